@@ -1,0 +1,74 @@
+package queue
+
+import "github.com/wazzup-relay/wazzup-relay/schema"
+
+// Names are the streams and internal subjects of one account. Everything under
+// `wz.` is internal: no producer or consumer has rights to it. The prefix is
+// short because the server keeps every subject in memory.
+type Names struct{ Account string }
+
+// Commands is the stream that producers publish to.
+func (n Names) Commands() string { return "wazzup-" + n.Account + "-commands" }
+
+// Records is the stream of the ledger, the index and all public events.
+func (n Names) Records() string { return "wazzup-" + n.Account + "-records" }
+
+// Deferred is the stream of commands that wait for their time.
+func (n Names) Deferred() string { return "wazzup-" + n.Account + "-deferred" }
+
+// Dead is the stream of dead letters.
+func (n Names) Dead() string { return "wazzup-" + n.Account + "-dead" }
+
+func (n Names) internal(family string) string { return "wz." + n.Account + "." + family + "." }
+
+// LedgerWrite is where the owner of an epoch publishes a command's record. The
+// stream lists the subjects of one epoch only, which is what fences the others,
+// and stores the record under LedgerSubject.
+func (n Names) LedgerWrite(epoch, id string) string {
+	return n.internal("l") + epoch + "." + schema.Key(id)
+}
+
+// LedgerSubject is where the records of a command id are stored.
+func (n Names) LedgerSubject(id string) string { return n.internal("l") + schema.Key(id) }
+
+// IndexSubject is where the command behind a vendor's message id is noted.
+func (n Names) IndexSubject(messageID string) string { return n.internal("x") + schema.Key(messageID) }
+
+// IndexFilter matches every IndexSubject.
+func (n Names) IndexFilter() string { return n.internal("x") + "*" }
+
+// LateSubject is where a worker that lost its epoch reports an answer that came
+// too late for its ledger; it is not fenced.
+func (n Names) LateSubject(id string) string { return n.internal("late") + schema.Key(id) }
+
+// LateFilter matches every LateSubject.
+func (n Names) LateFilter() string { return n.internal("late") + "*" }
+
+// StateSubject is where an owner keeps what must outlive it: lane states, pauses,
+// the hand-over note. Only the last message of each counts.
+func (n Names) StateSubject(tokens string) string { return n.internal("s") + tokens }
+
+// DueSubject is where a deferred command appears when its time has come.
+func (n Names) DueSubject(kind schema.Kind, channelID string) string {
+	return n.internal("due") + string(kind) + "." + schema.Key(channelID)
+}
+
+// DueFilter matches every DueSubject.
+func (n Names) DueFilter() string { return n.internal("due") + "*.*" }
+
+// ScheduleSubject holds a deferred command until then: one subject each, since
+// the server keeps one schedule a subject.
+func (n Names) ScheduleSubject(id string, generation string) string {
+	return n.internal("at") + schema.Key(id) + "." + generation
+}
+
+// DeadSubject is where the dead letter of a command lies.
+func (n Names) DeadSubject(id string) string { return n.internal("dead") + schema.Key(id) }
+
+// DeadFilter matches every DeadSubject.
+func (n Names) DeadFilter() string { return n.internal("dead") + "*" }
+
+// noEpoch stands in the records stream's subjects until the first owner.
+const noEpoch = "0"
+
+func (n Names) ledgerOfEpoch(epoch string) string { return n.internal("l") + epoch + ".*" }

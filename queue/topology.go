@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Limits are the bounds of an account's streams. The zero value of a field
+// means its default.
+type Limits struct {
+	Replicas      int           // copies of every stream in a cluster; default 1
+	Retention     time.Duration // how long the ledger remembers an id; default 7 days
+	DedupeWindow  time.Duration // how long a repeated event is removed; default 1 h
+	DeadRetention time.Duration // how long a dead letter is kept; default 30 days
+	CommandBytes  int64         // default 2 GiB; when full, publishers get an error
+	RecordBytes   int64         // default 4 GiB
+	DeferredBytes int64         // default 1 GiB
+	DeadBytes     int64         // default 512 MiB
+}
+
+// Defaults of Limits. Records outweigh commands, since a command of 300 bytes
+// leaves some 1,500 bytes of records and must find room for them.
+const (
+	DefaultRetention     = 7 * 24 * time.Hour
+	DefaultDedupeWindow  = time.Hour
+	DefaultDeadRetention = 30 * 24 * time.Hour
+	DefaultCommandBytes  = 2 << 30
+	DefaultRecordBytes   = 4 << 30
+	DefaultDeferredBytes = 1 << 30
+	DefaultDeadBytes     = 512 << 20
+)
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *int64, def int64) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	duration := func(v *time.Duration, def time.Duration) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	if l.Replicas == 0 {
+		l.Replicas = 1
+	}
+	duration(&l.Retention, DefaultRetention)
+	duration(&l.DedupeWindow, DefaultDedupeWindow)
+	duration(&l.DeadRetention, DefaultDeadRetention)
+	set(&l.CommandBytes, DefaultCommandBytes)
+	set(&l.RecordBytes, DefaultRecordBytes)
+	set(&l.DeferredBytes, DefaultDeferredBytes)
+	set(&l.DeadBytes, DefaultDeadBytes)
+	l.DedupeWindow = min(l.DedupeWindow, l.Retention)
+	return l
+}
+
+// commandDedupe is as short as the server allows. The ledger is the guard
+// against repeated ids: a work queue forgets its message ids at a restart, and
+// a repeat that the server swallowed could never end `duplicate` or `invalid`.
+const commandDedupe = 100 * time.Millisecond
+
+// maxLanes lifts the server's limit of 1,000 consumers a stream.
+const maxLanes = 20_000
+
+// Topology is an account's streams, made sure of.
+type Topology struct {
+	Names
+	Limits  Limits
+	Created time.Time // of the command stream: part of every command's origin
+
+	js jetstream.JetStream
+}
+
+// Ensure creates what is missing of the account's streams and leaves what
+// exists as it is; the account's owner brings limits up to date (see
+// [Lease.Raise]). Any number of programs may call it at once. It returns when
+// the streams are there.
+func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits Limits) (*Topology, error) {
+	if !schema.ValidAccount(account) {
+		return nil, fmt.Errorf("ensure streams: account %q: want 1 to 32 of a-z, 0-9 and -", account)
+	}
+	t := &Topology{Names: Names{account}, Limits: limits.withDefaults(), js: js}
+	for _, cfg := range t.configs(noEpoch) {
+		info, err := ensureStream(ctx, js, cfg)
+		if err != nil {
+			return nil, fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
+		}
+		if cfg.Name == t.Commands() {
+			t.Created = info.Created
+		}
+	}
+	return t, nil
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+	s, err := js.Stream(ctx, cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, cfg)
+		// Another program was faster, perhaps with other limits.
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			s, err = js.Stream(ctx, cfg.Name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.CachedInfo(), nil
+}
+
+// update brings the streams to the limits that are wanted now and the records
+// stream to the epoch.
+func (t *Topology) update(ctx context.Context, epoch string) error {
+	for _, cfg := range t.configs(epoch) {
+		s, err := t.js.Stream(ctx, cfg.Name)
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+		have := s.CachedInfo().Config
+		if sameConfig(have, cfg) {
+			continue
+		}
+		// What cannot be changed on a living stream stays as it was made.
+		cfg.AllowMsgSchedules = have.AllowMsgSchedules
+		if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("update stream %s: %w", cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+func sameConfig(have, want jetstream.StreamConfig) bool {
+	return slices.Equal(have.Subjects, want.Subjects) &&
+		have.Replicas == want.Replicas && have.MaxAge == want.MaxAge &&
+		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates
+}
+
+func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
+	l := t.Limits
+	return []jetstream.StreamConfig{
+		{
+			Name:         t.Commands(),
+			Description:  "wazzup-relay: commands of account " + t.Account,
+			Subjects:     schema.CommandSubjects(t.Account),
+			Retention:    jetstream.WorkQueuePolicy,
+			Discard:      jetstream.DiscardNew,
+			MaxBytes:     l.CommandBytes,
+			MaxConsumers: maxLanes,
+			Duplicates:   commandDedupe,
+			Storage:      jetstream.FileStorage,
+			Replicas:     l.Replicas,
+		},
+		{
+			Name:        t.Records(),
+			Description: "wazzup-relay: ledger, index and events of account " + t.Account,
+			Subjects: []string{
+				t.ledgerOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.StateSubject(">"),
+				schema.EventSubjects(t.Account),
+			},
+			// The epoch is in the subject only to be refused when it is over;
+			// what is stored is one subject a command.
+			SubjectTransform: &jetstream.SubjectTransformConfig{
+				Source:      t.internal("l") + "*.*",
+				Destination: t.internal("l") + "{{wildcard(2)}}",
+			},
+			Retention:   jetstream.LimitsPolicy,
+			Discard:     jetstream.DiscardNew,
+			MaxAge:      l.Retention,
+			MaxBytes:    l.RecordBytes,
+			Duplicates:  l.DedupeWindow,
+			Storage:     jetstream.FileStorage,
+			Replicas:    l.Replicas,
+			AllowDirect: true,
+		},
+		{
+			Name:              t.Deferred(),
+			Description:       "wazzup-relay: scheduled commands of account " + t.Account,
+			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter()},
+			Retention:         jetstream.WorkQueuePolicy,
+			MaxBytes:          l.DeferredBytes,
+			MaxConsumers:      maxLanes,
+			Duplicates:        commandDedupe,
+			Storage:           jetstream.FileStorage,
+			Replicas:          l.Replicas,
+			AllowMsgSchedules: true,
+		},
+		{
+			Name:              t.Dead(),
+			Description:       "wazzup-relay: dead letters of account " + t.Account,
+			Subjects:          []string{t.DeadFilter()},
+			Retention:         jetstream.LimitsPolicy,
+			Discard:           jetstream.DiscardNew,
+			MaxAge:            l.DeadRetention,
+			MaxBytes:          l.DeadBytes,
+			MaxMsgsPerSubject: 1,
+			Duplicates:        commandDedupe,
+			Storage:           jetstream.FileStorage,
+			Replicas:          l.Replicas,
+			AllowDirect:       true,
+		},
+	}
+}
+
+// currentEpoch reads, through the stream's leader, which epoch may write.
+func (t *Topology) currentEpoch(ctx context.Context) (string, error) {
+	s, err := t.js.Stream(ctx, t.Records())
+	if err != nil {
+		return "", fmt.Errorf("read epoch of %s: %w", t.Account, err)
+	}
+	prefix := t.internal("l")
+	for _, subject := range s.CachedInfo().Config.Subjects {
+		if rest, ok := strings.CutPrefix(subject, prefix); ok {
+			return strings.TrimSuffix(rest, ".*"), nil
+		}
+	}
+	return "", fmt.Errorf("read epoch of %s: stream %s lists no ledger subject", t.Account, t.Records())
+}
