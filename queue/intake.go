@@ -1,0 +1,457 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/rs/zerolog"
+)
+
+// Timing of an intake.
+const (
+	pullExpiry = 300 * time.Second // of one waiting pull request
+	// ackWait only matters for what was lost between server and worker without
+	// being noticed; what a worker holds it keeps by InProgress.
+	ackWait       = 2 * time.Minute
+	requestWait   = 5 * time.Second
+	watchdogEvery = 5 * time.Second
+)
+
+// Delivery is one command message handed to the account's owner.
+type Delivery struct {
+	Source  *Source
+	Subject string
+	Header  nats.Header
+	Data    []byte
+	Seq     uint64    // in the stream it came from
+	Stored  time.Time // NATS's clock
+
+	nc    *nats.Conn
+	mu    sync.Mutex
+	reply string // a redelivery of what is still held replaces it
+}
+
+// Ack removes the message from its stream. It is not waited for: when it is
+// lost the message comes again, and the ledger knows that it ended.
+func (d *Delivery) Ack() error { return d.respond("+ACK") }
+
+// InProgress keeps the message from being delivered again while it is held.
+func (d *Delivery) InProgress() error { return d.respond("+WPI") }
+
+func (d *Delivery) respond(what string) error {
+	d.mu.Lock()
+	reply := d.reply
+	d.mu.Unlock()
+	return d.nc.Publish(reply, []byte(what))
+}
+
+// Replace makes acknowledgements go to the place that a later delivery of the
+// same message names, since the consumer of the earlier one may be gone.
+func (d *Delivery) Replace(later *Delivery) {
+	d.mu.Lock()
+	d.reply = later.reply
+	d.mu.Unlock()
+}
+
+// Intake hands an account's owner the messages of its lanes. Every source is a
+// pull consumer on one subject filter; all their messages arrive on one shared
+// inbox and are handed over by one goroutine, in stream order for each source.
+//
+// It pulls with requests of its own: nats.go's Consume keeps three goroutines a
+// consumer and was seen to miss wake-ups with small batches.
+type Intake struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	epoch  string
+	inbox  string
+	sub    *nats.Subscription
+	handle func(*Delivery)
+	log    zerolog.Logger
+
+	ctx    context.Context //nolint:containedctx // the intake's life, for requests of resets
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	sources map[string]*Source // by token
+	byName  map[string]*Source // by consumer name
+	serial  int
+	closed  bool
+}
+
+// Source is one lane's pull consumer. Its methods may be called by any goroutine.
+type Source struct {
+	in     *Intake
+	stream string
+	filter string
+	token  string
+
+	// Owned by in.mu.
+	consumer    string
+	wanted      int    // asked for by the owner, not yet delivered
+	outstanding int    // of wanted, those in a pull request the server has
+	consumerSeq uint64 // last consumer sequence, to notice a loss
+	resetting   bool
+	closed      bool
+	quiet       int // watchdog rounds without a message while some were due
+}
+
+// NewIntake starts an intake for one ownership. handle is called by one goroutine
+// and must not block.
+func NewIntake(nc *nats.Conn, js jetstream.JetStream, epoch string, handle func(*Delivery), log zerolog.Logger) (*Intake, error) {
+	in := &Intake{
+		nc: nc, js: js, epoch: epoch, handle: handle, log: log,
+		inbox:   nc.NewInbox(),
+		sources: make(map[string]*Source),
+		byName:  make(map[string]*Source),
+	}
+	in.ctx, in.cancel = context.WithCancel(context.Background())
+	sub, err := nc.Subscribe(in.inbox+".*", in.received)
+	if err != nil {
+		in.cancel()
+		return nil, fmt.Errorf("subscribe to the intake's inbox: %w", err)
+	}
+	// A full buffer would drop deliveries; what may arrive is bounded by what
+	// was asked for.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		in.cancel()
+		return nil, fmt.Errorf("lift the intake's pending limits: %w", err)
+	}
+	in.sub = sub
+	return in, nil
+}
+
+// Clear deletes every consumer of the stream: a former owner's pulls end, its
+// acknowledgements find nobody, and everything unfinished comes again.
+func (in *Intake) Clear(ctx context.Context, stream string) error {
+	s, err := in.js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("clear consumers of %s: %w", stream, err)
+	}
+	names := s.ConsumerNames(ctx)
+	var all []string
+	for name := range names.Name() {
+		all = append(all, name)
+	}
+	if err := names.Err(); err != nil {
+		return fmt.Errorf("clear consumers of %s: %w", stream, err)
+	}
+	for _, name := range all {
+		if err := s.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("clear consumers of %s: %w", stream, err)
+		}
+	}
+	return nil
+}
+
+// Open makes the consumer of a lane. Nothing is delivered before Want.
+func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, error) {
+	s := &Source{in: in, stream: stream, filter: filter}
+	in.mu.Lock()
+	if in.closed {
+		in.mu.Unlock()
+		return nil, fmt.Errorf("open lane %s: %w", stream, ErrStopped)
+	}
+	in.serial++
+	s.token = strconv.Itoa(in.serial)
+	in.mu.Unlock()
+
+	name, err := s.create(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open lane on %s: %w", stream, err)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s.consumer = name
+	in.sources[s.token] = s
+	in.byName[name] = s
+	return s, nil
+}
+
+// create makes a new consumer under a new name. Its state is in the server's
+// memory: a work queue forgets what was acknowledged anyway, and consumer files
+// would cost a quarter of the server's time.
+func (s *Source) create(ctx context.Context) (string, error) {
+	name := "lane-" + s.in.epoch + "-" + nuid.Next()
+	_, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
+		Durable:       name,
+		FilterSubject: s.filter,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		MemoryStorage: true,
+	})
+	return name, err
+}
+
+// Want asks for up to n more messages. They stay asked for until delivered.
+func (s *Source) Want(n int) {
+	if n <= 0 {
+		return
+	}
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	s.wanted += n
+	s.pullLocked()
+}
+
+// Wanted tells how many messages are asked for and not delivered.
+func (s *Source) Wanted() int {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.wanted
+}
+
+// Close deletes the consumer; what was not acknowledged stays in the stream.
+func (s *Source) Close(ctx context.Context) error {
+	in := s.in
+	in.mu.Lock()
+	s.closed = true
+	delete(in.sources, s.token)
+	delete(in.byName, s.consumer)
+	name := s.consumer
+	in.mu.Unlock()
+	err := in.js.DeleteConsumer(ctx, s.stream, name)
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("close lane on %s: %w", s.stream, err)
+	}
+	return nil
+}
+
+func (s *Source) pullLocked() {
+	n := s.wanted - s.outstanding
+	if n <= 0 || s.closed || s.resetting || s.in.closed {
+		return
+	}
+	s.outstanding += n
+	req := `{"batch":` + strconv.Itoa(n) + `,"expires":` + strconv.FormatInt(int64(pullExpiry), 10) + `}`
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + s.stream + "." + s.consumer
+	if err := s.in.nc.PublishRequest(subject, s.in.inbox+"."+s.token, []byte(req)); err != nil {
+		s.outstanding -= n // disconnected; Reset follows the reconnect
+	}
+}
+
+// received gets every message and status of every source.
+func (in *Intake) received(m *nats.Msg) {
+	if len(m.Data) == 0 && m.Header.Get("Status") != "" {
+		in.status(m)
+		return
+	}
+	meta, err := parseAckReply(m.Reply)
+	if err != nil {
+		in.log.Error().Err(err).Msg("intake_message_without_metadata")
+		return
+	}
+	in.mu.Lock()
+	s := in.byName[meta.consumer]
+	if s == nil || s.resetting {
+		in.mu.Unlock()
+		return // of a consumer that was replaced: it comes again
+	}
+	if meta.consumerSeq != s.consumerSeq+1 {
+		// A delivery was lost on the way. Going on would break the order.
+		in.resetLocked(s, "gap")
+		in.mu.Unlock()
+		return
+	}
+	s.consumerSeq = meta.consumerSeq
+	s.quiet = 0
+	s.wanted = max(s.wanted-1, 0)
+	s.outstanding = max(s.outstanding-1, 0)
+	in.mu.Unlock()
+	in.handle(&Delivery{
+		Source: s, Subject: m.Subject, Header: m.Header, Data: m.Data,
+		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply,
+	})
+}
+
+// status handles what the server says of a pull request instead of a message.
+func (in *Intake) status(m *nats.Msg) {
+	token := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := in.sources[token]
+	if s == nil || s.resetting {
+		return
+	}
+	switch m.Header.Get("Status") {
+	case "100": // heartbeat
+	case "408", "404": // the request expired
+		left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
+		if err != nil {
+			left = s.outstanding
+		}
+		s.outstanding = max(s.outstanding-left, 0)
+		s.pullLocked()
+	default: // 503 no such consumer, 409 deleted or leadership changed
+		in.resetLocked(s, "status_"+m.Header.Get("Status"))
+	}
+}
+
+// Reset recreates the consumers of all sources. The owner calls it after a
+// reconnect: what the server sent into the broken connection is lost, and so
+// are the waiting pulls.
+func (in *Intake) Reset() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, s := range in.sources {
+		in.resetLocked(s, "reconnect")
+	}
+}
+
+// resetLocked replaces a source's consumer: everything unacknowledged comes
+// again from the start, in stream order. The owner knows what it holds already.
+func (in *Intake) resetLocked(s *Source, why string) {
+	if s.resetting || s.closed || in.closed {
+		return
+	}
+	s.resetting = true
+	delete(in.byName, s.consumer)
+	old := s.consumer
+	in.wg.Add(1)
+	go func() {
+		defer in.wg.Done()
+		in.replace(s, old, why)
+	}()
+}
+
+func (in *Intake) replace(s *Source, old, why string) {
+	pause := 20 * time.Millisecond
+	for {
+		ctx, cancel := context.WithTimeout(in.ctx, requestWait)
+		err := in.js.DeleteConsumer(ctx, s.stream, old)
+		if err == nil || errors.Is(err, jetstream.ErrConsumerNotFound) {
+			var name string
+			if name, err = s.create(ctx); err == nil {
+				cancel()
+				in.resume(s, name)
+				in.log.Info().Str("stream", s.stream).Str("why", why).Msg("lane_consumer_recreated")
+				return
+			}
+		}
+		cancel()
+		timer := time.NewTimer(pause)
+		select {
+		case <-in.ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+func (in *Intake) resume(s *Source, name string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if s.closed || in.closed {
+		return
+	}
+	s.consumer, s.consumerSeq = name, 0
+	s.outstanding, s.resetting, s.quiet = 0, false, 0
+	in.byName[name] = s
+	s.pullLocked()
+}
+
+// Waiting lists the subjects of a stream that hold messages, with their number.
+// It is a server-side listing: 1,000 subjects take about 2 ms.
+func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+	req, err := json.Marshal(map[string]any{"subjects_filter": filter})
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]uint64)
+	for {
+		reply, err := in.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
+		if err != nil {
+			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
+		}
+		var page struct {
+			Error *jetstream.APIError `json:"error"`
+			Total int                 `json:"total"`
+			State struct {
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+		}
+		if err := json.Unmarshal(reply.Data, &page); err != nil {
+			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
+		}
+		if page.Error != nil {
+			return nil, fmt.Errorf("list subjects of %s: %w", stream, page.Error)
+		}
+		for s, n := range page.State.Subjects {
+			all[s] = n
+		}
+		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
+			return all, nil
+		}
+		if req, err = json.Marshal(map[string]any{"subjects_filter": filter, "offset": len(all)}); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Check is the watchdog: the owner tells how many messages the server holds for
+// the source beyond what the owner holds. A source that gets nothing for two
+// rounds although it asked and some wait has lost its pull and is recreated.
+func (s *Source) Check(waiting int) {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if waiting <= 0 || s.wanted == 0 || s.resetting || s.closed {
+		s.quiet = 0
+		return
+	}
+	if s.quiet++; s.quiet > 2 {
+		s.in.resetLocked(s, "watchdog")
+	}
+}
+
+// Close ends the intake and waits for its goroutines. The consumers stay for the
+// next owner to clear.
+func (in *Intake) Close() {
+	in.mu.Lock()
+	in.closed = true
+	in.mu.Unlock()
+	in.cancel()
+	// An error means that the connection is closed: nothing arrives then either.
+	_ = in.sub.Unsubscribe() //nolint:errcheck // see above
+	in.wg.Wait()
+}
+
+type ackReply struct {
+	consumer    string
+	streamSeq   uint64
+	consumerSeq uint64
+	stored      time.Time
+}
+
+// parseAckReply reads the acknowledgement subject of a delivery,
+// $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
+// or the longer form with domain and account hash in front (NATS ADR-15).
+func parseAckReply(reply string) (ackReply, error) {
+	tokens := strings.Split(reply, ".")
+	if len(tokens) >= 11 {
+		tokens = append(tokens[:2:2], tokens[4:]...)
+	}
+	if len(tokens) < 9 || tokens[0] != "$JS" || tokens[1] != "ACK" {
+		return ackReply{}, errors.New("acknowledgement subject has another form")
+	}
+	streamSeq, err1 := strconv.ParseUint(tokens[5], 10, 64)
+	consumerSeq, err2 := strconv.ParseUint(tokens[6], 10, 64)
+	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return ackReply{}, fmt.Errorf("acknowledgement subject: %w", err)
+	}
+	return ackReply{consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos)}, nil
+}

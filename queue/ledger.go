@@ -1,0 +1,411 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Step is what a ledger record says.
+type Step string
+
+// The steps. A command's last record is the truth about it.
+const (
+	StepClaim     Step = "claim"     // about to call: the crash marker, and the fence
+	StepRetry     Step = "retry"     // the claim had no effect, or may be repeated; it will be claimed again
+	StepUnknown   Step = "unknown"   // the claim's fate is not known
+	StepFinal     Step = "final"     // it ended; the id is used up
+	StepInvalid   Step = "invalid"   // it ended invalid; the id is free
+	StepScheduled Step = "scheduled" // it waits in the deferred stream
+)
+
+// Record is one line of a command's ledger. Each can be read alone: a worker
+// that finds it knows what to do without the ones before.
+type Record struct {
+	Step        Step   `json:"t"`
+	ID          string `json:"id"`
+	Nonce       string `json:"n"` // of the writer and this write: tells our own record after a lost PubAck
+	Origin      Origin `json:"o"`
+	Generation  int    `json:"g,omitempty"`
+	Kind        string `json:"k"`
+	Channel     string `json:"ch,omitempty"`
+	Fingerprint string `json:"f,omitempty"`
+	Attempt     int    `json:"a,omitempty"`  // claims so far
+	Spent       int    `json:"sp,omitempty"` // of them, those that count against the limit
+	Worker      string `json:"w,omitempty"`
+	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
+	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
+	Waits       []Wait `json:"wt,omitempty"`
+
+	// Event is the public event that goes with the record, so that whoever
+	// finds the record can publish the very same event. Empty: none goes with it.
+	Event json.RawMessage `json:"e,omitempty"`
+
+	Sequence uint64    `json:"-"` // in the records stream, of a record that was read
+	Stored   time.Time `json:"-"` // NATS's clock, of a record that was read
+}
+
+// Wait is a gate at which a command waited before its claim, and how long.
+type Wait struct {
+	Gate   string `json:"gate"`
+	Millis int64  `json:"ms"`
+}
+
+// AppendJSON appends the record's JSON to dst. Two are written for every
+// message, hence no reflection.
+func (r *Record) AppendJSON(dst []byte) []byte {
+	text := func(name, v string) {
+		if v == "" {
+			return
+		}
+		dst = append(dst, ',', '"')
+		dst = append(dst, name...)
+		dst = append(dst, '"', ':')
+		quoted, err := jsontext.AppendQuote(dst, v)
+		if err != nil { // invalid UTF-8 was replaced; the quoted text is complete
+			quoted, _ = jsontext.AppendQuote(dst, strconv.QuoteToASCII(v))
+		}
+		dst = quoted
+	}
+	number := func(name string, v int64) {
+		if v == 0 {
+			return
+		}
+		dst = append(dst, ',', '"')
+		dst = append(dst, name...)
+		dst = append(dst, '"', ':')
+		dst = strconv.AppendInt(dst, v, 10)
+	}
+	dst = append(dst, `{"t":"`...)
+	dst = append(dst, r.Step...)
+	dst = append(dst, '"')
+	text("id", r.ID)
+	text("n", r.Nonce)
+	dst = append(dst, `,"o":{"c":`...)
+	dst = strconv.AppendInt(dst, r.Origin.Created, 10)
+	dst = append(dst, `,"s":`...)
+	dst = strconv.AppendUint(dst, r.Origin.Seq, 10)
+	dst = append(dst, '}')
+	number("g", int64(r.Generation))
+	text("k", r.Kind)
+	text("ch", r.Channel)
+	text("f", r.Fingerprint)
+	number("a", int64(r.Attempt))
+	number("sp", int64(r.Spent))
+	text("w", r.Worker)
+	number("at", r.At)
+	number("ra", r.RetryAt)
+	if len(r.Waits) > 0 {
+		dst = append(dst, `,"wt":[`...)
+		for i, w := range r.Waits {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, `{"gate":"`...)
+			dst = append(dst, w.Gate...)
+			dst = append(dst, `","ms":`...)
+			dst = strconv.AppendInt(dst, w.Millis, 10)
+			dst = append(dst, '}')
+		}
+		dst = append(dst, ']')
+	}
+	if len(r.Event) > 0 {
+		dst = append(dst, `,"e":`...)
+		dst = append(dst, r.Event...)
+	}
+	return append(dst, '}')
+}
+
+// Index is the record from a vendor's message id to its command: enough to
+// enrich a status without reading the ledger.
+type Index struct {
+	ID         string          `json:"id"`
+	Origin     Origin          `json:"o"`
+	Generation int             `json:"g,omitempty"`
+	Attempt    int             `json:"a,omitempty"`
+	Kind       schema.Kind     `json:"k"`
+	ChannelID  string          `json:"ch"`
+	ChatType   string          `json:"ct,omitempty"`
+	ChatID     string          `json:"c,omitempty"`
+	MessageID  string          `json:"m"`
+	Group      string          `json:"gr,omitempty"`
+	Meta       json.RawMessage `json:"meta,omitempty"`
+}
+
+// Ledger writes an epoch's records and events, and reads any. Writes are
+// asynchronous: each calls back once, when it is durable or can never be.
+type Ledger struct {
+	*Topology
+	Epoch string
+
+	nc *nats.Conn
+	w  *writer
+}
+
+// NewLedger opens the ledger for the owner of an epoch. onFull is told when the
+// records stream has no room left, and when it has again. Close it after use.
+func NewLedger(nc *nats.Conn, t *Topology, epoch string, onFull func(full bool)) (*Ledger, error) {
+	l := &Ledger{Topology: t, Epoch: epoch, nc: nc}
+	w, err := newWriter(nc, l.fenced, onFull)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger of %s: %w", t.Account, err)
+	}
+	l.w = w
+	return l, nil
+}
+
+// Close gives up writes that are under way: their callbacks get ErrStopped.
+func (l *Ledger) Close() { l.w.stop() }
+
+func (l *Ledger) fenced(ctx context.Context) (bool, error) {
+	epoch, err := l.currentEpoch(ctx)
+	return epoch != l.Epoch, err
+}
+
+// Append writes a command's next record, provided that its last one has the
+// sequence expect (0: there is none). done gets the new record's sequence, or
+// ErrConflict, ErrFenced or ErrStopped. A lost PubAck is no error: the record
+// is published again, and recognised by its nonce when it was stored before.
+func (l *Ledger) Append(r *Record, expect uint64, done func(seq uint64, err error)) {
+	msg := &nats.Msg{
+		Subject: l.LedgerWrite(l.Epoch, r.ID),
+		Header:  make(nats.Header, 1),
+		Data:    r.AppendJSON(make([]byte, 0, 384+len(r.Event))),
+	}
+	setExpectedSubjectSequence(msg.Header, expect)
+	id, nonce := r.ID, r.Nonce
+	l.w.publish(&write{
+		msg:  msg,
+		done: func(seq uint64, _ bool, err error) { done(seq, err) },
+		check: func(ctx context.Context) (stored, error) {
+			last, err := l.Last(ctx, id)
+			if err != nil || last == nil {
+				return stored{unchanged: expect == 0}, err
+			}
+			return stored{seq: last.Sequence, ours: last.Nonce == nonce, unchanged: last.Sequence == expect}, nil
+		},
+	})
+}
+
+// PutIndex notes which command a vendor's message id belongs to. It is not
+// fenced: the fact is true whoever learned it.
+func (l *Ledger) PutIndex(x *Index, done func(err error)) error {
+	data, err := json.Marshal(x)
+	if err != nil {
+		return fmt.Errorf("encode index: %w", err)
+	}
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: l.IndexSubject(x.MessageID), Data: data},
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+	return nil
+}
+
+// PutLate notes an answer that a worker got after it had lost its epoch.
+func (l *Ledger) PutLate(x *Index, done func(err error)) error {
+	data, err := json.Marshal(x)
+	if err != nil {
+		return fmt.Errorf("encode late answer: %w", err)
+	}
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: l.LateSubject(x.ID), Data: data},
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+	return nil
+}
+
+// Publish stores an event; a repeat within the dedupe window is removed by the
+// server and counts as stored.
+func (l *Ledger) Publish(e Event, done func(err error)) {
+	l.w.publish(&write{
+		msg:  e.Msg(),
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+}
+
+// PutState stores what must outlive the owner, under StateSubject(tokens).
+func (l *Ledger) PutState(tokens string, body []byte, done func(err error)) {
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: l.StateSubject(tokens), Data: body},
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+}
+
+// Last reads the last record of a command through the stream's leader; nil when
+// there is none.
+func (l *Ledger) Last(ctx context.Context, id string) (*Record, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.LedgerSubject(id))
+	if err != nil || m == nil {
+		return nil, err
+	}
+	return decodeRecord(m)
+}
+
+func decodeRecord(m *storedMsg) (*Record, error) {
+	var r Record
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		return nil, fmt.Errorf("decode ledger record %d: %w", m.Sequence, err)
+	}
+	r.Sequence, r.Stored = m.Sequence, m.Time
+	return &r, nil
+}
+
+// Timeline reads all records of a command, oldest first; none is no error.
+func (l *Ledger) Timeline(ctx context.Context, id string) ([]*Record, error) {
+	var records []*Record
+	err := l.scan(ctx, l.LedgerSubject(id), 0, func(m *storedMsg) (bool, error) {
+		r, err := decodeRecord(m)
+		if err != nil {
+			return false, err
+		}
+		records = append(records, r)
+		return true, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read timeline: %w", err)
+	}
+	return records, nil
+}
+
+// IndexOf reads the command behind a vendor's message id; nil when unknown.
+func (l *Ledger) IndexOf(ctx context.Context, messageID string) (*Index, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.IndexSubject(messageID))
+	if err != nil || m == nil {
+		return nil, err
+	}
+	var x Index
+	if err := json.Unmarshal(m.Data, &x); err != nil {
+		return nil, fmt.Errorf("decode index: %w", err)
+	}
+	return &x, nil
+}
+
+// FindIndex looks for an index record of this very command among those stored
+// after a claim: it proves that the claim's call was answered, though the worker
+// died before its final record. nil when there is none.
+func (l *Ledger) FindIndex(ctx context.Context, claim *Record) (*Index, error) {
+	var found *Index
+	err := l.scan(ctx, l.IndexFilter(), claim.Sequence+1, func(m *storedMsg) (bool, error) {
+		var x Index
+		if err := json.Unmarshal(m.Data, &x); err != nil {
+			return false, fmt.Errorf("decode index: %w", err)
+		}
+		if x.Origin == claim.Origin && x.Generation == claim.Generation {
+			found = &x
+		}
+		return found == nil, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for the answer of a claim: %w", err)
+	}
+	return found, nil
+}
+
+// LastState reads what PutState stored last; nil when there is nothing.
+func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.StateSubject(tokens))
+	if err != nil || m == nil {
+		return nil, err
+	}
+	return m.Data, nil
+}
+
+// scan hands over the stored messages of a subject from a sequence on, oldest
+// first, until there are no more or next says stop.
+func (t *Topology) scan(ctx context.Context, filter string, from uint64, next func(*storedMsg) (bool, error)) error {
+	s, err := t.js.Stream(ctx, t.Records())
+	if err != nil {
+		return err
+	}
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverAllPolicy}
+	if from > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	c, err := s.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	info := c.CachedInfo()
+	if info == nil {
+		if info, err = c.Info(ctx); err != nil {
+			return err
+		}
+	}
+	for left := info.NumPending; left > 0; left-- {
+		m, err := c.Next(jetstream.FetchContext(ctx))
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		more, err := next(&storedMsg{
+			Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Headers(), Data: m.Data(),
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+type storedMsg struct {
+	Subject  string
+	Sequence uint64
+	Time     time.Time
+	Header   nats.Header
+	Data     []byte
+}
+
+// leaderLast reads a subject's last message with the stream API, which only the
+// leader answers. A direct get may be answered by a replica that lags behind,
+// and what is read here decides whether a call is made. nil when there is none.
+func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
+	req, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return nil, err
+	}
+	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
+	if err != nil {
+		return nil, fmt.Errorf("read last record: %w", err)
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(reply.Data, &got); err != nil {
+		return nil, fmt.Errorf("read last record: %w", err)
+	}
+	if got.Error != nil {
+		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return nil, nil //nolint:nilnil // "there is none" is an answer
+		}
+		return nil, fmt.Errorf("read last record: %w", got.Error)
+	}
+	if got.Message == nil {
+		return nil, errors.New("read last record: empty answer")
+	}
+	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
+	if len(got.Message.Header) > 0 {
+		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
+			return nil, fmt.Errorf("read last record: %w", err)
+		}
+	}
+	return m, nil
+}
