@@ -1,0 +1,193 @@
+package queuetest_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+)
+
+func TestMain(m *testing.M) {
+	queuetest.MaybeServe()
+	goleak.VerifyTestMain(m)
+}
+
+func newJetStream(t *testing.T, conn *nats.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func createStream(t *testing.T, js jetstream.JetStream, replicas int) {
+	t.Helper()
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: replicas})
+	if err != nil {
+		t.Fatalf("create stream: %v", err)
+	}
+}
+
+func publish(t *testing.T, js jetstream.JetStream, want uint64) {
+	t.Helper()
+	ack, err := js.Publish(t.Context(), "s", nil)
+	if err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+	if ack.Sequence != want {
+		t.Fatalf("sequence = %d, want %d", ack.Sequence, want)
+	}
+}
+
+// reconnects is signalled each time the connection is back.
+func reconnects() (<-chan struct{}, nats.Option) {
+	c := make(chan struct{}, 10)
+	return c, nats.ReconnectHandler(func(*nats.Conn) { c <- struct{}{} })
+}
+
+func TestServerRestart(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		opts []queuetest.Option
+	}{
+		{"open", nil},
+		{"with credentials", []queuetest.Option{queuetest.WithCredentials("u", "p"), queuetest.WithSyncAlways()}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			srv := queuetest.Server(t, tc.opts...)
+			back, onReconnect := reconnects()
+			js := newJetStream(t, queuetest.Conn(t, srv, onReconnect))
+			createStream(t, js, 1)
+			publish(t, js, 1)
+			url := srv.URL()
+			srv.Restart()
+			<-back
+			publish(t, js, 2)
+			if got := srv.URL(); got != url {
+				t.Errorf("URL after restart = %s, want %s", got, url)
+			}
+			if srv.Embedded() == nil {
+				t.Error("no server after restart")
+			}
+		})
+	}
+}
+
+func TestServerStopped(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Server(t)
+	srv.Stop()
+	srv.Stop()
+	if conn, err := nats.Connect(srv.URL()); err == nil {
+		conn.Close()
+		t.Error("a stopped server answers")
+	}
+	srv.Start()
+	srv.Start()
+	createStream(t, newJetStream(t, queuetest.Conn(t, srv)), 1)
+}
+
+func TestServerLimits(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Server(t, queuetest.WithMaxStore(1<<20), queuetest.WithMaxPayload(100))
+	conn := queuetest.Conn(t, srv)
+	if got := conn.MaxPayload(); got != 100 {
+		t.Errorf("max payload = %d, want 100", got)
+	}
+	_, err := newJetStream(t, conn).CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", MaxBytes: 2 << 20})
+	if err == nil {
+		t.Error("a stream larger than the store was made")
+	}
+}
+
+func TestProcessKill(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Process(t)
+	back, onReconnect := reconnects()
+	js := newJetStream(t, queuetest.Conn(t, srv, onReconnect))
+	createStream(t, js, 1)
+	for seq := uint64(1); seq <= 10; seq += 2 {
+		publish(t, js, seq)
+		pid := srv.PID()
+		srv.Kill()
+		srv.Start()
+		<-back
+		if srv.PID() == pid {
+			t.Error("the same process after a kill")
+		}
+		publish(t, js, seq+1)
+	}
+	srv.Stop()
+	srv.Kill() // harmless
+}
+
+func TestProcessFreeze(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Process(t, queuetest.WithCredentials("u", "p"))
+	conn := queuetest.Conn(t, srv)
+	js := newJetStream(t, conn)
+	createStream(t, js, 1)
+	srv.Freeze()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := js.Publish(ctx, "s", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("publish to a frozen server: %v, want %v", err, context.DeadlineExceeded)
+	}
+	srv.Thaw()
+	publish(t, js, 2) // what was written while it was frozen came first
+}
+
+func TestProcessKillWhileFrozen(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Process(t)
+	srv.Freeze()
+	srv.Kill()
+	srv.Start()
+	createStream(t, newJetStream(t, queuetest.Conn(t, srv)), 1)
+	srv.Freeze() // the cleanup must end it all the same
+}
+
+func TestClusterSurvivesAnyOne(t *testing.T) {
+	t.Parallel()
+	cluster := queuetest.Cluster(t, 3)
+	js := newJetStream(t, queuetest.Conn(t, cluster))
+	createStream(t, js, 3)
+	seq := uint64(1)
+	publish(t, js, seq)
+	for i := range cluster.Size() {
+		cluster.Stop(i)
+		js := newJetStream(t, queuetest.Conn(t, cluster))
+		seq = publishSoon(t, js, seq)
+		cluster.Start(i)
+		seq = publishSoon(t, js, seq)
+	}
+}
+
+// publishSoon publishes until the stream has a leader again, and returns the
+// sequence. A try that timed out may have been stored all the same.
+func publishSoon(t *testing.T, js jetstream.JetStream, last uint64) uint64 {
+	t.Helper()
+	for t.Context().Err() == nil {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ack, err := js.Publish(ctx, "s", nil)
+		cancel()
+		if err == nil {
+			if ack.Sequence <= last {
+				t.Fatalf("sequence = %d after %d: something was lost", ack.Sequence, last)
+			}
+			return ack.Sequence
+		}
+		t.Logf("publish: %v", err)
+	}
+	t.Fatal("no leader")
+	return 0
+}
