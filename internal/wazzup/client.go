@@ -190,7 +190,7 @@ func (c *Client) Do(ctx context.Context, r Request) Answer {
 // address builds the URL of a percent-encoded path without losing the encoding.
 func (c *Client) address(path string, query url.Values) (*url.URL, error) {
 	plain, err := url.PathUnescape(path)
-	if err != nil {
+	if err != nil || !isPlainPath(path) {
 		return nil, errPath
 	}
 	u := *c.base
@@ -200,6 +200,23 @@ func (c *Client) address(path string, query url.Values) (*url.URL, error) {
 		u.RawQuery = query.Encode()
 	}
 	return &u, nil
+}
+
+// isPlainPath reports whether every segment of a path stays what it is on the
+// way to the vendor. An empty id would name the whole list, and a segment of one
+// dot or two would be taken out of the path, even percent-encoded (RFC 3986,
+// 6.2.2.3), so that DELETE would hit something else.
+func isPlainPath(path string) bool {
+	rest, ok := strings.CutPrefix(path, "/")
+	for ok {
+		var segment string
+		segment, rest, ok = strings.Cut(rest, "/")
+		switch strings.ReplaceAll(strings.ToLower(segment), "%2e", ".") {
+		case "", ".", "..":
+			return false
+		}
+	}
+	return strings.HasPrefix(path, "/")
 }
 
 func newTemplate(method string, u *url.URL) *http.Request {

@@ -27,7 +27,7 @@ const (
 	CodeAccountNotFound             = "ACCOUNT_NOT_FOUND"
 	CodeContactNotFound             = "CONTACT_NOT_FOUND"
 	CodeChannelNoMoney              = "CHANNEL_NO_MONEY"
-	CodeMessageChannelUnavailable   = "MESSAGE_CHANNEL_UNAVAILABLE"
+	CodeChannelUnavailable   = "MESSAGE_CHANNEL_UNAVAILABLE"
 	CodeContactDetailNotFound       = "CONTACT_DETAIL_NOT_FOUND"
 	CodeMessagesAbnormalSend        = "MESSAGES_ABNORMAL_SEND"
 	CodeMessagesInvalidContactType  = "MESSAGES_INVALID_CONTACT_TYPE"
@@ -65,7 +65,7 @@ func codeList() [27]string {
 		CodeAccountNotFound,
 		CodeContactNotFound,
 		CodeChannelNoMoney,
-		CodeMessageChannelUnavailable,
+		CodeChannelUnavailable,
 		CodeContactDetailNotFound,
 		CodeMessagesAbnormalSend,
 		CodeMessagesInvalidContactType,

@@ -14,7 +14,7 @@ import (
 
 // SendMessage sends one message (manual: Sending messages). It is the one call
 // that must never be repeated while its fate is unknown.
-func (c *Client) SendMessage(ctx context.Context, m *Message) Answer {
+func (c *Client) SendMessage(ctx context.Context, m Message) Answer {
 	return c.call(ctx, c.send, m.appendJSON(nil), WantMessageID, MaxSmallAnswer)
 }
 
@@ -120,6 +120,9 @@ func (c *Client) Delete(ctx context.Context, e schema.Entity, id string) Answer 
 	return c.entity(ctx, http.MethodDelete, e, id, WantAny)
 }
 
+// MaxBatch is how many entities one Patch may carry.
+const MaxBatch = 100
+
 // Patch adds or updates the entities of a JSON array, as the producer wrote them:
 // unknown fields pass through. It may be repeated.
 func (c *Client) Patch(ctx context.Context, e schema.Entity, items json.RawMessage) Answer {
@@ -133,13 +136,12 @@ func (c *Client) Put(ctx context.Context, e schema.Entity, items json.RawMessage
 }
 
 func (c *Client) entity(ctx context.Context, method string, e schema.Entity, id string, want Want) Answer {
-	// An empty id would name the whole list, and a dot or two would be taken out
-	// of the path on the way, even percent-encoded (RFC 3986, 6.2.2.3).
-	if id == "" || id == "." || id == ".." {
-		return notSent(method, FaultRequest, errPath)
-	}
-	return c.Do(ctx, Request{Method: method, Path: entityPath(e) + "/" + url.PathEscape(id), Want: want})
+	return c.Do(ctx, Request{Method: method, Path: entityPath(e) + "/" + PathID(id), Want: want})
 }
+
+// PathID makes an entity's id, any text, one segment of a path. Ids that no path
+// can carry (empty, "." and "..") are refused by Do.
+func PathID(id string) string { return url.PathEscape(id) }
 
 func entityPath(e schema.Entity) string { return "/" + string(e) }
 
