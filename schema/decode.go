@@ -120,32 +120,36 @@ func (d *decoding) messageCommand(channelToken string, body []byte) (*Command, [
 		d.faults.add("", FaultBodyTooLarge)
 		return c, d.faults
 	}
+	d.reader.reset(body)
 	before := d.faults
 	var raw rawMessage
-	isJSON := d.splitMessage(body, &raw)
-	d.message(c, m, &raw)
-	if !isJSON {
+	switch {
+	case d.reader.dec.PeekKind() != jsontext.KindBeginObject:
+		d.wrongValue(body, "must be an object")
+	case d.splitMessage(&raw):
+		d.message(c, m, &raw)
+	default:
+		d.message(c, m, &raw)
 		d.faults = before
 		d.notJSON(body)
 	}
 	return c, d.faults
 }
 
-// splitMessage reports whether the body is JSON; if not, raw holds what came
-// before the place where it breaks.
-func (d *decoding) splitMessage(body []byte, raw *rawMessage) bool {
-	r := &d.reader
-	r.reset(body)
-	if r.dec.PeekKind() != jsontext.KindBeginObject {
-		if _, err := r.value(); err != nil {
-			return false
-		}
-		d.faults.addText("", FaultWrongType, "must be an object")
-		d.checkRest()
-		// Nothing more is said about the fields of what is no object.
-		raw[fieldChannelID] = nil
-		return true
+// wrongValue reports a body that is none of the values that it may be.
+func (d *decoding) wrongValue(body []byte, want string) {
+	if _, err := d.reader.value(); err != nil {
+		d.notJSON(body)
+		return
 	}
+	d.faults.addText("", FaultWrongType, want)
+	d.checkRest()
+}
+
+// splitMessage reports whether the object that the reader stands before is
+// JSON; if not, raw holds what came before the place where it breaks.
+func (d *decoding) splitMessage(raw *rawMessage) bool {
+	r := &d.reader
 	if r.open() != nil {
 		return false
 	}

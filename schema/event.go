@@ -93,6 +93,11 @@ const (
 	EvidenceOperator EvidenceKind = "operator" // command.resolve
 )
 
+// EvidenceKinds returns every kind of evidence.
+func EvidenceKinds() []EvidenceKind {
+	return []EvidenceKind{EvidenceEcho, EvidenceAnswer, EvidenceOperator}
+}
+
 // Original is the command that used an id first.
 type Original struct {
 	State State  `json:"state"` // its last published state; StatePending before the first

@@ -32,10 +32,9 @@ const (
 	FaultExpiresBeforeSend = "EXPIRES_BEFORE_SEND"
 	FaultSendAtTooFar      = "SEND_AT_TOO_FAR"
 
-	FaultIDReused        = "ID_REUSED"
-	FaultReplyNotAllowed = "REPLY_TO_NOT_ALLOWED"
-	FaultNotAnAccount    = "NOT_AN_ACCOUNT"
-	FaultUnknownKind     = "UNKNOWN_KIND"
+	FaultIDReused     = "ID_REUSED"
+	FaultNotAnAccount = "NOT_AN_ACCOUNT"
+	FaultUnknownKind  = "UNKNOWN_KIND"
 
 	// The vendor's words (manual: "Error sending messages").
 
@@ -50,9 +49,9 @@ const (
 	FaultNothingToSend   = "MESSAGE_NOTHING_TO_SEND"
 )
 
-// CodeValidation is the `error.code` of an `invalid` event with several faults
-// (the vendor's word for the same). One with a single fault has that one's code.
-const CodeValidation = "VALIDATION_ERROR"
+// CodeInvalid is the `error.code` of an `invalid` event; its faults say more.
+// Only an id that was used before has a code of its own, [FaultIDReused].
+const CodeInvalid = "INVALID"
 
 // FaultCodes returns every code that a fault can have.
 func FaultCodes() []string {
@@ -63,7 +62,7 @@ func FaultCodes() []string {
 		FaultTooLong, FaultNotAllowed, FaultNotAUUID, FaultNotAURL,
 		FaultNotATime, FaultLeadingAt, FaultChannelMismatch,
 		FaultExpiresBeforeSend, FaultSendAtTooFar,
-		FaultIDReused, FaultReplyNotAllowed, FaultNotAnAccount, FaultUnknownKind,
+		FaultIDReused, FaultNotAnAccount, FaultUnknownKind,
 		FaultWrongChatType, FaultMissingChatType, FaultMissingChatID,
 		FaultWhatsAppChatID, FaultTextTooLong, FaultTextBlank,
 		FaultContentBlank, FaultTextOrContent, FaultNothingToSend,
@@ -117,8 +116,6 @@ func DescribeFault(code string) string {
 		return "sendAt must be earlier than one hour before the end of the ledger's retention"
 	case FaultIDReused:
 		return "the id was used before for another body, kind or channel"
-	case FaultReplyNotAllowed:
-		return "only _INBOX.… and wazzup.<account>.reply.… without wildcards may be named"
 	case FaultNotAnAccount:
 		return "the account must match [a-z0-9-]{1,32}"
 	case FaultUnknownKind:
@@ -154,19 +151,17 @@ func NewFault(field, code string) Fault {
 // InvalidError is the error of an `invalid` event: class invalid, phase
 // not_sent, and every fault. It is nil without faults.
 func InvalidError(faults []Fault) *Error {
-	switch len(faults) {
-	case 0:
+	if len(faults) == 0 {
 		return nil
-	case 1:
-		return &Error{
-			Code: faults[0].Code, Class: ClassInvalid, Description: faults[0].Description,
-			Phase: PhaseNotSent, Faults: faults,
-		}
 	}
-	return &Error{
-		Code: CodeValidation, Class: ClassInvalid, Description: "the command breaks several rules",
+	e := &Error{
+		Code: CodeInvalid, Class: ClassInvalid, Description: "the command breaks a rule; see faults",
 		Phase: PhaseNotSent, Faults: faults,
 	}
+	if faults[0].Code == FaultIDReused {
+		e.Code, e.Description = FaultIDReused, faults[0].Description
+	}
+	return e
 }
 
 // InvalidCommandError is a command that was refused before it was published.

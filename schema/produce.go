@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // SendCommand is the body of a send or bulk command, for producers in Go. It
@@ -47,7 +48,28 @@ func (c *SendCommand) Validate() error {
 		return &InvalidCommandError{Faults: []Fault{NewFault("", FaultNotJSON)}}
 	}
 	_, faults := Decode("-", KindSend, c.ChannelID, body)
-	return invalidCommand(faults)
+	return invalidCommand(append(c.badText(), faults...))
+}
+
+// badText finds the texts that are not UTF-8. Marshalling replaces their bad
+// bytes, so that decoding would not see them.
+func (c *SendCommand) badText() []Fault {
+	var faults []Fault
+	for _, f := range [...]struct {
+		field messageField
+		text  string
+	}{
+		{fieldID, c.ID},
+		{fieldChatID, c.ChatID},
+		{fieldText, c.Text},
+		{fieldContent, c.Content},
+		{fieldRefMessageID, c.RefMessageID},
+	} {
+		if !utf8.ValidString(f.text) {
+			faults = append(faults, NewFault(f.field.name(), FaultInvalidUTF8))
+		}
+	}
+	return faults
 }
 
 // AppendJSON appends the command's body to dst, without reflection. It fails,

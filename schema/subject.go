@@ -127,3 +127,12 @@ func ValidAccount(name string) bool {
 	}
 	return true
 }
+
+// CommandSubject is where a command of any kind is published; channelID is the
+// channel's token for messages and ignored for sync commands.
+func CommandSubject(account string, kind Kind, channelID string) string {
+	if e, v, ok := kind.Sync(); ok {
+		return SyncSubject(account, e, v)
+	}
+	return SendSubject(account, kind, channelID)
+}

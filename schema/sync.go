@@ -47,11 +47,7 @@ func (d *decoding) sync(c *Command, body []byte) bool {
 	case jsontext.KindBeginObject:
 		return d.syncObject(c, body)
 	default:
-		if _, err := r.value(); err != nil {
-			return false
-		}
-		d.faults.addText("", FaultWrongType, "must be an object or an array")
-		d.checkRest()
+		d.wrongValue(body, "must be an object or an array")
 		return true
 	}
 }

@@ -248,14 +248,30 @@ func validURL(s string) bool {
 }
 
 // parseTime reads an RFC 3339 time, whose T and Z may be in lower case.
+//
+// The time package's own parser is more lenient than RFC 3339 (go.dev/issue/54580):
+// it takes hours of one digit, a comma before the fraction and any offset.
 func parseTime(b []byte) (t time.Time, ok bool) {
-	if t.UnmarshalText(b) == nil {
-		return t.UTC(), true
+	const seconds = len("2006-01-02T15:04:05")
+	if len(b) <= seconds || b[len("2006-01-02T15")] != ':' || b[seconds] == ',' {
+		return time.Time{}, false
 	}
-	if t.UnmarshalText(bytes.ToUpper(b)) == nil {
-		return t.UTC(), true
+	if last := len(b) - 1; b[last] != 'Z' && b[last] != 'z' && !validOffset(b) {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	if t.UnmarshalText(b) != nil && t.UnmarshalText(bytes.ToUpper(b)) != nil {
+		return time.Time{}, false
+	}
+	return t.UTC(), true
+}
+
+// validOffset reports whether the text ends in an offset like +03:00.
+func validOffset(b []byte) bool {
+	o := b[len(b)-len("+03:00"):]
+	digits := func(tens, ones, limit byte) bool {
+		return tens >= '0' && tens <= '9' && ones >= '0' && ones <= '9' && (tens-'0')*10+ones-'0' <= limit
+	}
+	return (o[0] == '+' || o[0] == '-') && o[3] == ':' && digits(o[1], o[2], 23) && digits(o[4], o[5], 59)
 }
 
 func blank(s string) bool { return strings.TrimSpace(s) == "" }
@@ -293,7 +309,10 @@ func CheckReplyTo(account, subject string) []Fault {
 		rest, ok = strings.CutPrefix(subject, ReplySubjectPrefix(account))
 	}
 	if !ok || !validTokens(rest) {
-		return []Fault{NewFault(HeaderReplyTo, FaultReplyNotAllowed)}
+		return []Fault{{
+			Field: HeaderReplyTo, Code: FaultNotAllowed,
+			Description: "must be a subject under _INBOX. or " + ReplySubjectPrefix(account) + " without wildcards",
+		}}
 	}
 	return nil
 }
