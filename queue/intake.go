@@ -195,6 +195,9 @@ func (s *Source) create(ctx context.Context) (string, error) {
 	return name, err
 }
 
+// Stream is the stream that the source reads.
+func (s *Source) Stream() string { return s.stream }
+
 // Want asks for up to n more messages. They stay asked for until delivered.
 func (s *Source) Want(n int) {
 	if n <= 0 {

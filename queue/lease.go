@@ -82,26 +82,6 @@ func (l *Leases) Acquire(ctx context.Context, account string) (*Lease, error) {
 	}, nil
 }
 
-// Changes tells when the account's lease is free, so that a standby need not
-// poll: the channel gets a value at each change, and is closed with ctx.
-func (l *Leases) Changes(ctx context.Context, account string) (<-chan struct{}, error) {
-	w, err := l.kv.Watch(ctx, account, jetstream.MetaOnly())
-	if err != nil {
-		return nil, fmt.Errorf("watch lease of %s: %w", account, err)
-	}
-	changes := make(chan struct{}, 1)
-	go func() {
-		defer close(changes)
-		for range w.Updates() {
-			select {
-			case changes <- struct{}{}:
-			default:
-			}
-		}
-	}()
-	return changes, nil
-}
-
 // Lease is one worker's ownership of one account. It is used by one goroutine.
 type Lease struct {
 	// Epoch is unique for this ownership: the lease's revision and a nonce.

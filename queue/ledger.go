@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -41,6 +42,7 @@ type Record struct {
 	Fingerprint string `json:"f,omitempty"`
 	Attempt     int    `json:"a,omitempty"`  // claims so far
 	Spent       int    `json:"sp,omitempty"` // of them, those that count against the limit
+	Refused     int    `json:"rf,omitempty"` // of them, those that met a refusal which is tried a few times only
 	Worker      string `json:"w,omitempty"`
 	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
@@ -101,6 +103,7 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	text("f", r.Fingerprint)
 	number("a", int64(r.Attempt))
 	number("sp", int64(r.Spent))
+	number("rf", int64(r.Refused))
 	text("w", r.Worker)
 	number("at", r.At)
 	number("ra", r.RetryAt)
@@ -153,9 +156,9 @@ type Ledger struct {
 
 // NewLedger opens the ledger for the owner of an epoch. onFull is told when the
 // records stream has no room left, and when it has again. Close it after use.
-func NewLedger(nc *nats.Conn, t *Topology, epoch string, onFull func(full bool)) (*Ledger, error) {
+func NewLedger(nc *nats.Conn, t *Topology, epoch string, onFull func(full bool), log zerolog.Logger) (*Ledger, error) {
 	l := &Ledger{Topology: t, Epoch: epoch, nc: nc}
-	w, err := newWriter(nc, l.fenced, onFull)
+	w, err := newWriter(nc, l.fenced, onFull, log)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger of %s: %w", t.Account, err)
 	}
@@ -308,6 +311,12 @@ func (l *Ledger) FindIndex(ctx context.Context, claim *Record) (*Index, error) {
 		return nil, fmt.Errorf("look for the answer of a claim: %w", err)
 	}
 	return found, nil
+}
+
+// Any reports whether anything is stored on the subject, which may have wildcards.
+func (l *Ledger) Any(ctx context.Context, subject string) (bool, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), subject)
+	return m != nil, err
 }
 
 // LastState reads what PutState stored last; nil when there is nothing.

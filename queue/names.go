@@ -68,7 +68,7 @@ func (n Names) DeadSubject(id string) string { return n.internal("dead") + schem
 // DeadFilter matches every DeadSubject.
 func (n Names) DeadFilter() string { return n.internal("dead") + "*" }
 
-// noEpoch stands in the records stream's subjects until the first owner.
-const noEpoch = "0"
+// NoEpoch stands in the records stream's subjects until the first owner.
+const NoEpoch = "0"
 
 func (n Names) ledgerOfEpoch(epoch string) string { return n.internal("l") + epoch + ".*" }

@@ -89,7 +89,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits 
 		return nil, fmt.Errorf("ensure streams: account %q: want 1 to 32 of a-z, 0-9 and -", account)
 	}
 	t := &Topology{Names: Names{account}, Limits: limits.withDefaults(), js: js}
-	for _, cfg := range t.configs(noEpoch) {
+	for _, cfg := range t.configs(NoEpoch) {
 		info, err := ensureStream(ctx, js, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("ensure stream %s: %w", cfg.Name, err)

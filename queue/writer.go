@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 )
 
 // Errors of durable writes that a caller decides by.
@@ -26,6 +27,7 @@ const (
 	writeTimeout  = 5 * time.Second // for one PubAck, before the message is published again
 	writeRetryMin = 50 * time.Millisecond
 	writeRetryMax = 2 * time.Second
+	triesUntilLog = 5 // a few failures are an ordinary reconnect
 	// asyncMaxPending is far above what an owner can have under way, because
 	// nats.go would otherwise block the very goroutine that reads PubAcks.
 	asyncMaxPending = 1 << 20
@@ -38,6 +40,7 @@ const (
 type writer struct {
 	js     jetstream.JetStream // its async publisher is ours alone
 	fenced func(ctx context.Context) (bool, error)
+	log    zerolog.Logger
 
 	ctx    context.Context //nolint:containedctx // the writer's life; every retry belongs to it
 	cancel context.CancelFunc
@@ -66,8 +69,8 @@ type stored struct {
 	unchanged bool // it is still what was expected before the publish
 }
 
-func newWriter(nc *nats.Conn, fenced func(context.Context) (bool, error), onFull func(bool)) (*writer, error) {
-	w := &writer{pending: make(map[*nats.Msg]*write), fenced: fenced, onFull: onFull}
+func newWriter(nc *nats.Conn, fenced func(context.Context) (bool, error), onFull func(bool), log zerolog.Logger) (*writer, error) {
+	w := &writer{pending: make(map[*nats.Msg]*write), fenced: fenced, onFull: onFull, log: log}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	js, err := jetstream.New(nc,
 		jetstream.WithPublishAsyncMaxPending(asyncMaxPending),
@@ -119,7 +122,7 @@ func (w *writer) send(p *write) {
 	w.mu.Unlock()
 	if _, err := w.js.PublishMsgAsync(p.msg); err != nil {
 		if w.take(p.msg) != nil {
-			w.again(p)
+			w.again(p, err)
 		}
 	}
 }
@@ -158,17 +161,20 @@ func (w *writer) failed(m *nats.Msg, err error) {
 		w.retry(p, 0, w.settle)
 	case errors.As(err, &api):
 		w.setFull(isFull(api))
-		w.again(p)
+		w.again(p, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
 		w.retry(p, 0, w.probe)
 	default: // time-out, disconnect: it may have been stored
 		p.sure = false
-		w.again(p)
+		w.again(p, err)
 	}
 }
 
 // again publishes the same message after a growing pause.
-func (w *writer) again(p *write) {
+func (w *writer) again(p *write, err error) {
+	if p.tries == triesUntilLog {
+		w.log.Warn().Err(err).Msg("record_not_stored_yet")
+	}
 	pause := min(writeRetryMin<<min(p.tries, 10), writeRetryMax)
 	p.tries++
 	w.retry(p, pause, w.send)
@@ -206,7 +212,7 @@ func (w *writer) probe(p *write) {
 		p.done(0, false, ErrFenced)
 		return
 	}
-	w.again(p)
+	w.again(p, err)
 }
 
 // settle looks whether a write that was refused after a lost PubAck is the very
@@ -217,7 +223,7 @@ func (w *writer) settle(p *write) {
 	now, err := p.check(ctx)
 	switch {
 	case err != nil || now.unchanged:
-		w.again(p)
+		w.again(p, err)
 	case now.ours:
 		p.done(now.seq, false, nil)
 	default:

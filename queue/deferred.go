@@ -1,0 +1,35 @@
+package queue
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Deferred is a command that waits for its time on the server.
+type Deferred struct {
+	Schedule string // subject that holds it: one for each command and generation
+	Target   string // subject on which it appears
+	At       time.Time
+	Header   nats.Header
+	Body     []byte
+}
+
+// Defer hands a command to the server's scheduler. On success it is durable and
+// appears on its target no earlier than At, through any restart; the same
+// schedule subject replaces what it held before.
+//
+// The header is written here and not by nats.go's option, which cuts the time to
+// whole seconds and so fires early. The server's timer has a grain of 250 ms.
+func (l *Ledger) Defer(d *Deferred, done func(err error)) {
+	h := make(nats.Header, len(d.Header)+2)
+	for k, v := range d.Header {
+		h[k] = v
+	}
+	h["Nats-Schedule"] = []string{"@at " + d.At.UTC().Format(time.RFC3339Nano)}
+	h["Nats-Schedule-Target"] = []string{d.Target}
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: d.Schedule, Header: h, Data: d.Body},
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+}

@@ -1,0 +1,184 @@
+package queue_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+)
+
+func TestClaimIsTakenOnce(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+
+	first := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, ID: "order 1", Nonce: "n1"}, 0)
+	if first.err != nil || first.seq == 0 {
+		t.Fatalf("first claim: got %+v, want a sequence", first)
+	}
+	second := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, ID: "order 1", Nonce: "n2"}, 0)
+	if !errors.Is(second.err, queue.ErrConflict) {
+		t.Errorf("second claim: got %v, want ErrConflict", second.err)
+	}
+	final := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, ID: "order 1", Nonce: "n3"}, first.seq)
+	if final.err != nil {
+		t.Errorf("final after its claim: %v", final.err)
+	}
+	last, err := l.Last(t.Context(), "order 1")
+	if err != nil || last == nil || last.Step != queue.StepFinal || last.Sequence != final.seq {
+		t.Errorf("last record: got %+v (%v), want the final one", last, err)
+	}
+}
+
+// A former owner, however it comes back, can write no record once the epoch was
+// raised, not even for a command that it claimed before.
+func TestRaisedEpochFencesTheFormerOwner(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	old, former := a.own(t)
+	claim := appendRecord(t.Context(), t, former, &queue.Record{Step: queue.StepClaim, ID: "a", Nonce: "1"}, 0)
+	if claim.err != nil {
+		t.Fatal(claim.err)
+	}
+	if err := old.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lease, l := a.own(t)
+	if lease.Epoch == old.Epoch {
+		t.Fatalf("epoch %q was used twice", lease.Epoch)
+	}
+	for _, r := range []*queue.Record{
+		{Step: queue.StepClaim, ID: "b", Nonce: "2"},
+		{Step: queue.StepFinal, ID: "a", Nonce: "3"},
+	} {
+		expect := uint64(0)
+		if r.ID == "a" {
+			expect = claim.seq
+		}
+		if got := appendRecord(t.Context(), t, former, r, expect); !errors.Is(got.err, queue.ErrFenced) {
+			t.Errorf("%s of the former owner: got %v, want ErrFenced", r.Step, got.err)
+		}
+	}
+	if got := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, ID: "a", Nonce: "4"}, claim.seq); got.err != nil {
+		t.Errorf("the new owner's final for the former's claim: %v", got.err)
+	}
+	// What a late answer teaches is true whoever learned it.
+	done := make(chan error, 1)
+	if err := former.PutLate(&queue.Index{ID: "a", MessageID: "m"}, func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("a late answer of the former owner: %v", err)
+	}
+}
+
+func TestLeaseIsHeldByOne(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	lease, _ := a.own(t)
+	if _, err := a.leases.Acquire(t.Context(), "main"); !errors.Is(err, queue.ErrLeaseHeld) {
+		t.Errorf("second Acquire: got %v, want ErrLeaseHeld", err)
+	}
+	before := lease.Expires()
+	if err := lease.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !lease.Expires().After(before) {
+		t.Error("Renew did not extend the lease")
+	}
+	if err := lease.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Renew(t.Context()); !errors.Is(err, queue.ErrLeaseLost) {
+		t.Errorf("Renew after Release: got %v, want ErrLeaseLost", err)
+	}
+}
+
+// The lease of a worker that died is free after its time to live, and not before
+// it would have been safe.
+func TestLeaseExpires(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	start := time.Now()
+	if _, err := a.leases.Acquire(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		_, err := a.leases.Acquire(t.Context(), "main")
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrLeaseHeld) {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took < queue.LeaseTTL || took > queue.LeaseTTL+3*time.Second {
+		t.Errorf("lease came free after %v, want about %v", took, queue.LeaseTTL)
+	}
+}
+
+func TestTimelineAndIndex(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+	origin := queue.Origin{Created: 5, Seq: 17}
+	claim := appendRecord(t.Context(), t, l, &queue.Record{
+		Step: queue.StepClaim, ID: "a b", Nonce: "1", Origin: origin, Kind: "send", Attempt: 1,
+		Waits: []queue.Wait{{Gate: "window", Millis: 12}},
+	}, 0)
+	if claim.err != nil {
+		t.Fatal(claim.err)
+	}
+	done := make(chan error, 2)
+	for i := range 2 { // another command's answer must not be taken for this one's
+		x := &queue.Index{ID: "a b", Origin: queue.Origin{Created: 5, Seq: 16 + uint64(i)}, MessageID: fmt.Sprintf("m%d", i)}
+		if err := l.PutIndex(x, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := l.Timeline(t.Context(), "a b")
+	if err != nil || len(records) != 1 {
+		t.Fatalf("timeline: got %d records (%v), want 1", len(records), err)
+	}
+	got := records[0]
+	if got.Stored.IsZero() || got.Sequence != claim.seq || got.Kind != "send" || len(got.Waits) != 1 || got.Waits[0].Millis != 12 {
+		t.Errorf("timeline: got %+v", got)
+	}
+	found, err := l.FindIndex(t.Context(), got)
+	if err != nil || found == nil || found.MessageID != "m1" {
+		t.Errorf("answer of the claim: got %+v (%v), want m1", found, err)
+	}
+	if x, err := l.IndexOf(t.Context(), "nobody's"); x != nil || err != nil {
+		t.Errorf("unknown message id: got %+v (%v), want nothing", x, err)
+	}
+}
+
+// The hand-written encoder must say what encoding/json would read.
+func TestRecordRoundTrip(t *testing.T) {
+	t.Parallel()
+	want := queue.Record{
+		Step: queue.StepRetry, ID: "a\"b\\\n\u2028ж", Nonce: "n", Origin: queue.Origin{Created: 1 << 60, Seq: 9},
+		Generation: 2, Kind: "bulk", Channel: channel, Fingerprint: "f_-", Attempt: 3, Spent: 2, Refused: 1, Worker: "w", At: 4, RetryAt: 5,
+		Waits: []queue.Wait{{Gate: "pace", Millis: 1}, {Gate: "order", Millis: 2}}, Event: json.RawMessage(`{"id":"x"}`),
+	}
+	var got queue.Record
+	if err := json.Unmarshal(want.AppendJSON(nil), &got); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}

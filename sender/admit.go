@@ -1,0 +1,158 @@
+package sender
+
+import (
+	"encoding/base64"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Headers of the copies of a command, which carry its origin on. Only the owner
+// writes them, on streams to which no producer may publish.
+const (
+	headerOrigin     = "Wazzup-Origin"     // <created>.<seq>
+	headerGeneration = "Wazzup-Generation" // redrives so far
+	headerStored     = "Wazzup-Stored"     // of the first copy, Unix nanoseconds
+	headerSubject    = "Wazzup-Subject"    // of the first copy
+	headerID         = "Wazzup-Id"         // the command's, since the scheduler strips Nats-Msg-Id
+	headerExpect     = "Wazzup-Expect"     // last ledger sequence at the time of the copy
+)
+
+// tooOldMargin is kept between the age of the oldest command that is called and
+// the ledger's memory, so that no id is forgotten while its command is alive.
+const tooOldMargin = time.Hour
+
+// receive takes a delivery in. It is called by the intake's one goroutine.
+func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
+	c := o.identify(d)
+	c.lane, c.feed = l, f
+
+	o.mu.Lock()
+	f.held++
+	if o.stopping {
+		f.held--
+		o.mu.Unlock()
+		return
+	}
+	if held := o.commands[c.origin]; held != nil {
+		f.held--
+		o.repeated(held, d)
+		o.mu.Unlock()
+		return
+	}
+	o.commands[c.origin] = c
+	o.mu.Unlock()
+
+	out := o.check(c)
+	switch {
+	case out != nil:
+		o.conclude(c, *out)
+	case o.defers(c):
+		o.schedule(c)
+	default:
+		o.mu.Lock()
+		o.enqueue(c)
+		o.fill(l)
+		o.pump()
+		o.mu.Unlock()
+	}
+}
+
+// repeated notes another delivery of a command that is in hand: the same message
+// through a new consumer, or a copy of it from another stream.
+func (o *owner) repeated(held *command, d *queue.Delivery) {
+	if held.delivery.Source == d.Source {
+		held.delivery.Replace(d)
+		return
+	}
+	held.copies = append(held.copies, d)
+}
+
+// identify reads what a message says of itself, whether or not it is valid.
+func (o *owner) identify(d *queue.Delivery) *command {
+	c := &command{
+		delivery: d, stored: d.Stored,
+		origin: queue.Origin{Created: o.topology.Created.UnixNano(), Seq: d.Seq},
+	}
+	subject := d.Subject
+	if o.isCopy(d) {
+		origin := header(d, headerOrigin)
+		created, seq, _ := strings.Cut(origin, ".")
+		c.origin.Created, _ = strconv.ParseInt(created, 10, 64) //nolint:errcheck // we wrote it
+		c.origin.Seq, _ = strconv.ParseUint(seq, 10, 64)        //nolint:errcheck // we wrote it
+		c.generation, _ = strconv.Atoi(header(d, headerGeneration))
+		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64) //nolint:errcheck // 0 asks the ledger
+		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)    //nolint:errcheck // we wrote it
+		c.stored = time.Unix(0, nanos)
+		subject = header(d, headerSubject)
+	}
+	c.kind, c.channel, _ = schema.ParseCommandSubject(o.cfg.Account, subject)
+	c.traceparent, c.tracestate = header(d, schema.HeaderTraceparent), header(d, schema.HeaderTracestate)
+	return c
+}
+
+func header(d *queue.Delivery, name string) string {
+	if v := d.Header[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// check decodes and validates the command. It returns how the command ends when
+// it must not be carried out.
+func (o *owner) check(c *command) *outcome {
+	d := c.delivery
+	body, faults := schema.Decode(o.cfg.Account, c.kind, c.channel, d.Data)
+	c.body = body
+	sum := schema.Fingerprint(c.kind, c.channel, d.Data)
+	c.fingerprint = base64.RawURLEncoding.EncodeToString(sum[:])
+	faults = append(faults, o.checkHeaders(c)...)
+	if c.id == "" {
+		c.id = c.origin.ID(o.topology.Commands())
+	}
+	c.ledgerID = c.id
+	if len(faults) == 0 && body.Message != nil {
+		faults = schema.CheckSchedule(body.Message, c.stored, o.cfg.Limits.Retention)
+	}
+	if len(faults) > 0 {
+		out := invalid(faults)
+		return &out
+	}
+	if time.Since(c.stored) > o.cfg.Limits.Retention-tooOldMargin {
+		return &outcome{step: queue.StepFinal, state: schema.StateDead, err: &schema.Error{
+			Code: "TOO_OLD", Class: schema.ClassRetryable, Phase: schema.PhaseNotSent, Reason: schema.ReasonTooOld,
+			Description: "stored longer ago than the ledger remembers ids",
+		}}
+	}
+	return nil
+}
+
+// checkHeaders reads the headers that count: the id where the body names none,
+// and where to send copies of the events.
+func (o *owner) checkHeaders(c *command) []schema.Fault {
+	var faults []schema.Fault
+	c.id = c.body.ID
+	if o.isCopy(c.delivery) {
+		c.id = header(c.delivery, headerID)
+	}
+	if id := header(c.delivery, schema.HeaderMsgID); c.id == "" && id != "" {
+		if faults = schema.CheckMsgID(id); len(faults) == 0 {
+			c.id = id
+		}
+	}
+	if reply := header(c.delivery, schema.HeaderReplyTo); reply != "" {
+		bad := schema.CheckReplyTo(o.cfg.Account, reply)
+		if len(bad) == 0 {
+			c.replyTo = reply
+		}
+		faults = append(faults, bad...)
+	}
+	return faults
+}
+
+func invalid(faults []schema.Fault) outcome {
+	return outcome{step: queue.StepInvalid, state: schema.StateInvalid, err: schema.InvalidError(faults)}
+}

@@ -1,0 +1,298 @@
+package sender
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+const (
+	serviceName    = "wazzup"
+	serviceVersion = "1.0.0"
+	maxURLLength   = 200 // of a webhook's address: more is refused by the vendor
+)
+
+// fault is a request that cannot be answered as asked.
+type fault struct {
+	status int // HTTP-like
+	err    schema.Error
+}
+
+func (f *fault) Error() string { return f.err.Code }
+
+func badRequest(code, description string) error {
+	return &fault{status: 400, err: schema.Error{Code: code, Class: schema.ClassInvalid, Description: description}}
+}
+
+func notFound(description string) error {
+	return &fault{status: 404, err: schema.Error{Code: "NOT_FOUND", Class: schema.ClassInvalid, Description: description}}
+}
+
+// endpoint answers one request's body with another.
+type endpoint func(ctx context.Context, body []byte) (any, error)
+
+// serveAPI answers the account's requests for as long as it is owned. The
+// returned function ends it.
+func (o *owner) serveAPI() (stop func(), err error) {
+	service, err := micro.AddService(o.nc, micro.Config{
+		Name: serviceName, Version: serviceVersion,
+		Description: "Requests to Wazzup and about commands, answered by the account's owner",
+		Metadata:    map[string]string{"account": o.cfg.Account},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serve requests: %w", err)
+	}
+	for name, e := range o.endpoints() {
+		// A request may wait for the vendor: each has a goroutine of its own, and
+		// the account's window bounds how many do anything.
+		handler := micro.HandlerFunc(func(r micro.Request) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.stopping {
+				return // nobody answers: the caller asks again and meets the next owner
+			}
+			o.enter()
+			o.background.Go(func() {
+				o.answer(r, e)
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				o.leave()
+			})
+		})
+		metadata := map[string]string{"account": o.cfg.Account}
+		if err := service.AddEndpoint(strings.ReplaceAll(name, ".", "-"), handler,
+			micro.WithEndpointSubject(schema.APISubject(o.cfg.Account, name)), micro.WithEndpointMetadata(metadata)); err != nil {
+			return nil, fmt.Errorf("serve requests %s: %w", name, errors.Join(err, service.Stop()))
+		}
+	}
+	return func() {
+		if err := service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			o.log.Warn().Err(err).Msg("service_not_stopped")
+		}
+	}, nil
+}
+
+func (o *owner) endpoints() map[string]endpoint {
+	return map[string]endpoint{
+		"command.get":   o.commandGet,
+		"channels.list": o.channelsList,
+		"webhooks.get":  o.webhooksGet,
+		"webhooks.set":  o.webhooksSet,
+	}
+}
+
+func (o *owner) answer(r micro.Request, e endpoint) {
+	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.Timeout)
+	defer cancel()
+	value, err := e(ctx, r.Data())
+	if err == nil {
+		err = r.RespondJSON(value)
+	} else {
+		f := asFault(err)
+		body, marshalErr := json.Marshal(map[string]schema.Error{"error": f.err})
+		err = errors.Join(marshalErr, r.Error(strconv.Itoa(f.status), f.err.Code, body))
+	}
+	if err != nil {
+		o.log.Warn().Err(err).Msg("request_not_answered")
+	}
+}
+
+func asFault(err error) *fault {
+	if f, ok := errors.AsType[*fault](err); ok {
+		return f
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &fault{status: 504, err: schema.Error{Code: "TIMEOUT", Class: schema.ClassRetryable, Description: "no answer in time"}}
+	}
+	return &fault{status: 500, err: schema.Error{Code: "INTERNAL", Class: schema.ClassRetryable, Description: "the request failed here"}}
+}
+
+// decodeRequest reads a request's body strictly; an empty one is an empty object.
+func decodeRequest(body []byte, into any) error {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	d := json.NewDecoder(strings.NewReader(string(body)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil || d.More() {
+		return badRequest("BAD_REQUEST", "the body is no JSON object of the fields that this request takes")
+	}
+	return nil
+}
+
+// Timeline is what `command.get` answers: where a command stands and how it came
+// there.
+type Timeline struct {
+	ID      string       `json:"id"`
+	Account string       `json:"account"`
+	Kind    schema.Kind  `json:"kind"`
+	State   schema.State `json:"state"` // last published; "pending" before the first
+	Channel string       `json:"channelId,omitempty"`
+	Seq     uint64       `json:"seq"`
+	Steps   []Step       `json:"timeline"`
+}
+
+// Step is one line of a timeline, oldest first.
+type Step struct {
+	At         time.Time       `json:"at"`
+	Step       string          `json:"step"` // stored, scheduled, claim, retry, unknown, final, invalid
+	State      schema.State    `json:"state,omitempty"`
+	Attempt    int             `json:"attempt,omitempty"`
+	Generation int             `json:"generation,omitempty"`
+	Worker     string          `json:"worker,omitempty"`
+	Waits      []queue.Wait    `json:"waits,omitempty"` // gates before a claim, and how long
+	RetryAt    *time.Time      `json:"retryAt,omitempty"`
+	Event      json.RawMessage `json:"event,omitempty"` // the public event that went with it
+}
+
+func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
+	var q struct {
+		ID string `json:"id"`
+	}
+	if err := decodeRequest(body, &q); err != nil {
+		return nil, err
+	}
+	if q.ID == "" {
+		return nil, badRequest("REQUIRED", "id is required")
+	}
+	records, err := o.ledger.Timeline(ctx, q.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) > 0 {
+		return timeline(o.cfg.Account, q.ID, records), nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.commands { // in hand and not claimed yet
+		if c.id == q.ID {
+			t := Timeline{ID: c.id, Account: o.cfg.Account, Kind: c.kind, State: schema.StatePending, Channel: c.channelID(), Seq: c.origin.Seq}
+			t.Steps = []Step{{At: c.stored.UTC(), Step: "stored"}}
+			return t, nil
+		}
+	}
+	return nil, notFound("no command with this id is in the ledger")
+}
+
+func timeline(account, id string, records []*queue.Record) Timeline {
+	last := records[len(records)-1]
+	t := Timeline{ID: id, Account: account, Kind: schema.Kind(last.Kind), State: schema.StatePending, Channel: last.Channel, Seq: last.Origin.Seq}
+	for _, r := range records {
+		s := Step{
+			At: r.Stored.UTC(), Step: string(r.Step), Attempt: r.Attempt, Generation: r.Generation,
+			Worker: r.Worker, Waits: r.Waits, Event: r.Event,
+		}
+		if len(r.Event) > 0 {
+			s.State = stateOf(r)
+			t.State = s.State
+		}
+		if r.RetryAt > 0 {
+			at := time.UnixMilli(r.RetryAt).UTC()
+			s.RetryAt = &at
+		}
+		t.Steps = append(t.Steps, s)
+	}
+	return t
+}
+
+// vendorFault is a fault of the vendor's answer to a request.
+func vendorFault(a wazzup.Answer) error {
+	v := Classify(FamilyQuery, a)
+	if v.Action == ActionAccept {
+		return nil
+	}
+	status := a.Status
+	switch {
+	case a.Fault == wazzup.FaultTimeout:
+		status = 504
+	case status < 400:
+		status = 502
+	}
+	return &fault{status: status, err: *NewError(a, v)}
+}
+
+func (o *owner) channelsList(ctx context.Context, _ []byte) (any, error) {
+	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.Channels(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	if err := vendorFault(a); err != nil {
+		return nil, err
+	}
+	return map[string]json.RawMessage{"items": a.Body}, nil
+}
+
+// webhooksAnswer is the vendor's answer with the secret masked.
+type webhooksAnswer struct {
+	URL     *string `json:"webhooksUrl"`
+	Changed bool    `json:"webhooksUrlChanged"`
+}
+
+func (o *owner) webhooksGet(ctx context.Context, _ []byte) (any, error) {
+	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.GetWebhooks(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return masked(a)
+}
+
+func (o *owner) webhooksSet(ctx context.Context, body []byte) (any, error) {
+	var q struct {
+		URL *string `json:"url"`
+	}
+	if err := decodeRequest(body, &q); err != nil {
+		return nil, err
+	}
+	if q.URL == nil && !strings.Contains(string(body), `"url"`) {
+		return nil, badRequest("REQUIRED", "url is required: an address, or null to switch webhooks off")
+	}
+	if q.URL != nil && len(*q.URL) > maxURLLength {
+		return nil, badRequest("TOO_LONG", "url is longer than 200 characters")
+	}
+	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.SetWebhooks(ctx, q.URL) })
+	if err != nil {
+		return nil, err
+	}
+	return masked(a)
+}
+
+func masked(a wazzup.Answer) (any, error) {
+	if err := vendorFault(a); err != nil {
+		return nil, err
+	}
+	w, err := wazzup.DecodeWebhooks(a.Body)
+	if err != nil {
+		return nil, &fault{status: 502, err: schema.Error{Code: "BAD_ANSWER", Class: schema.ClassRetryable, Description: "the vendor's answer holds no address"}}
+	}
+	out := webhooksAnswer{Changed: w.Changed}
+	if w.URL != "" {
+		url := maskURL(w.URL)
+		out.URL = &url
+	}
+	return out, nil
+}
+
+// maskURL hides the secret of a webhook's address, its last path segment: what
+// is left is enough to see whether two are the same.
+func maskURL(address string) string {
+	slash := strings.LastIndexByte(address, '/')
+	secret := address[slash+1:]
+	if slash < 0 || secret == "" {
+		return address
+	}
+	sum := sha256.Sum256([]byte(secret))
+	return address[:slash+1] + "***" + hex.EncodeToString(sum[:4])
+}

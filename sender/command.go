@@ -1,0 +1,122 @@
+package sender
+
+import (
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// command is a stored command in the owner's hand, from its delivery to its ack.
+// Its fields are set at admission or owned by the owner's mutex, but for a call:
+// while one is under way, its goroutine owns the command.
+type command struct {
+	delivery *queue.Delivery
+	copies   []*queue.Delivery // of the same origin, acknowledged with it
+
+	// Identity, from the message.
+	origin      queue.Origin
+	generation  int
+	stored      time.Time // NATS's clock; of the first copy
+	id          string    // the producer's, or derived
+	ledgerID    string    // whose ledger it writes: its id, or a derived one when the id is another's
+	kind        schema.Kind
+	channel     string // the subject's token; "" for sync
+	body        *schema.Command
+	fingerprint string
+	replyTo     string
+	traceparent string
+	tracestate  string
+
+	// Place.
+	lane  *lane
+	feed  *feed
+	chat  *chat
+	since time.Time // when it joined its chat
+	ready time.Time // when it became the head of its chat
+
+	// What the ledger knows.
+	expect  uint64 // sequence of its last record; 0 = none
+	attempt int    // claims so far
+	spent   int    // of them, those that count against the limit
+	refused int    // of them, those that met a refusal which is tried a few times only
+	waits   []queue.Wait
+
+	// The present attempt.
+	slot    *slot
+	calling bool
+
+	doubt *doubt      // while its fate is unknown
+	timer *time.Timer // until a retry or the end of a doubt
+}
+
+// slot is what an attempt holds from its claim to the end of its call.
+type slot struct {
+	breaker func(called bool, v Verdict)
+	started bool // the call was started: the window's token is used
+}
+
+// outcome is how an attempt or a command ended, and what the ledger and the
+// world are told of it.
+type outcome struct {
+	step      queue.Step
+	state     schema.State // of the public event; "" = none is published
+	err       *schema.Error
+	messageID string
+	evidence  *schema.Evidence
+	original  *schema.Original
+	items     []schema.ItemError
+	retryAt   time.Time
+}
+
+// doubt is an attempt whose fate is unknown.
+type doubt struct {
+	claim uint64 // sequence of the claim record: evidence comes after it
+	since time.Time
+	until time.Time
+	err   *schema.Error
+}
+
+func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }
+
+// waited notes a gate that the command waited at.
+func (c *command) waited(gate string, d time.Duration) {
+	if d < time.Millisecond {
+		return
+	}
+	for i := range c.waits {
+		if c.waits[i].Gate == gate {
+			c.waits[i].Millis += d.Milliseconds()
+			return
+		}
+	}
+	c.waits = append(c.waits, queue.Wait{Gate: gate, Millis: d.Milliseconds()})
+}
+
+func (c *command) channelID() string {
+	if c.kind.IsMessage() {
+		return c.channel
+	}
+	return ""
+}
+
+// event describes the command's event for an outcome.
+func (c *command) event(account string, out outcome, now time.Time) *schema.CommandEvent {
+	e := &schema.CommandEvent{
+		ID: c.id, Account: account, Kind: c.kind, State: out.state, At: now.UTC(),
+		Attempt: c.attempt, ChannelID: c.channelID(), MessageID: out.messageID,
+		Error: out.err, Evidence: out.evidence, Original: out.original, Items: out.items,
+		Seq: c.origin.Seq,
+	}
+	if c.body != nil {
+		e.Group, e.Meta = c.body.Group, c.body.Meta
+		if m := c.body.Message; m != nil {
+			e.ChatType, e.ChatID = m.ChatType, m.ChatID
+		}
+	}
+	if !out.retryAt.IsZero() {
+		at := out.retryAt.UTC()
+		e.RetryAt = &at
+	}
+	return e
+}

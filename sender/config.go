@@ -1,0 +1,113 @@
+package sender
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+)
+
+// Evidence is what may prove that a call whose answer was lost was carried out.
+type Evidence string
+
+// The choices of WAZZUP_EVIDENCE.
+const (
+	EvidenceEcho Evidence = "echo" // the vendor's echo on the messages webhook
+	EvidenceNone Evidence = "none" // nothing: every unknown goes to its onUnknown at once
+)
+
+// UnmarshalText reads a setting.
+func (e *Evidence) UnmarshalText(text []byte) error {
+	switch v := Evidence(text); v {
+	case EvidenceEcho, EvidenceNone:
+		*e = v
+		return nil
+	}
+	return fmt.Errorf("want %s or %s", EvidenceEcho, EvidenceNone)
+}
+
+// Defaults of Config.
+const (
+	DefaultMaxAttempts   = 8
+	DefaultConcurrency   = 64
+	DefaultTimeout       = 20 * time.Second
+	DefaultReconcileWait = 2 * time.Minute
+	DefaultChannelsPoll  = time.Minute
+)
+
+// Config is how one account is served. The zero value of a field means its
+// default, except for rates, where it means no limit.
+type Config struct {
+	Account string // default "main"
+	APIKey  string
+	APIURL  string // without /v2
+
+	Rate        rate.Rate // of all requests of the account, in any interval of its length
+	SendRate    rate.Rate // of each channel's transactional lane
+	BulkRate    rate.Rate // of each channel's bulk lane
+	Channels    map[string]ChannelConfig
+	Concurrency int // calls in flight
+
+	MaxAttempts   int
+	Timeout       time.Duration // of one call
+	Backoff       Backoff
+	Evidence      Evidence
+	ReconcileWait time.Duration // how long an unknown waits for evidence
+	ChannelsPoll  time.Duration // how often the channel list is read
+
+	Limits queue.Limits
+
+	Worker string // names this process in ledgers and logs
+}
+
+// ChannelConfig are the paces of one channel, where they differ.
+type ChannelConfig struct{ SendRate, BulkRate *rate.Rate }
+
+func (c Config) withDefaults() Config {
+	if c.Account == "" {
+		c.Account = "main"
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = DefaultConcurrency
+	}
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = DefaultMaxAttempts
+	}
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.Backoff == (Backoff{}) {
+		c.Backoff = DefaultBackoff()
+	}
+	if c.Evidence == "" {
+		c.Evidence = EvidenceEcho
+	}
+	if c.ReconcileWait == 0 {
+		c.ReconcileWait = DefaultReconcileWait
+	}
+	if c.ChannelsPoll == 0 {
+		c.ChannelsPoll = DefaultChannelsPoll
+	}
+	if c.Limits.Retention == 0 {
+		c.Limits.Retention = queue.DefaultRetention
+	}
+	return c
+}
+
+func (c *Config) paceOf(key laneKey) rate.Rate {
+	own := c.Channels[key.channel]
+	switch key.class {
+	case classSend:
+		if own.SendRate != nil {
+			return *own.SendRate
+		}
+		return c.SendRate
+	case classBulk:
+		if own.BulkRate != nil {
+			return *own.BulkRate
+		}
+		return c.BulkRate
+	}
+	return rate.Rate{}
+}

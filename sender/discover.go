@@ -1,0 +1,228 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Where a lane's commands come from.
+type sourceKind int
+
+const (
+	sourceCommands sourceKind = iota // what producers published
+	sourceDue                        // what came back from the deferred stream
+)
+
+// discover opens a lane for every subject that holds commands, so that the first
+// command of a channel nobody listed is found within a second.
+func (o *owner) discover(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	waiting, err := o.intake.Waiting(ctx, o.topology.Commands(), ">")
+	if err != nil {
+		return err
+	}
+	for subject, n := range waiting {
+		kind, channel, ok := schema.ParseCommandSubject(o.cfg.Account, subject)
+		if !ok || !kind.IsMessage() {
+			continue
+		}
+		if err := o.foundLane(ctx, laneKey{string(kind), channel}, sourceCommands, n); err != nil {
+			return err
+		}
+	}
+	due, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.DueFilter())
+	if err != nil {
+		return err
+	}
+	for subject, n := range due {
+		tokens := strings.Split(subject, ".")
+		key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
+		if err := o.foundLane(ctx, key, sourceDue, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foundLane opens what is missing of a lane that holds messages, and has the
+// watchdog look at what is there.
+func (o *owner) foundLane(ctx context.Context, key laneKey, from sourceKind, waiting uint64) error {
+	o.mu.Lock()
+	var f *feed
+	if l := o.lanes[key]; l != nil {
+		f = l.feed(from)
+	}
+	held := 0
+	if f != nil {
+		held = f.held
+	}
+	o.mu.Unlock()
+	if f == nil {
+		return o.openLane(ctx, key, from)
+	}
+	f.source.Check(int(waiting) - held) //nolint:gosec // a stream holds fewer than 2^63 messages
+	return nil
+}
+
+func (l *lane) feed(from sourceKind) *feed {
+	for _, f := range l.feeds {
+		if f.from == from {
+			return f
+		}
+	}
+	return nil
+}
+
+// openLane makes the consumer of a lane's source and asks for its first messages.
+// Only one goroutine at a time opens lanes.
+func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) error {
+	o.opening.Lock()
+	defer o.opening.Unlock()
+	o.mu.Lock()
+	l := o.lanes[key]
+	known := l != nil && l.feed(from) != nil
+	o.mu.Unlock()
+	if known {
+		return nil
+	}
+	stream, filter := o.topology.Commands(), ""
+	switch {
+	case key.class == classSync:
+		filter = schema.SyncSubject(o.cfg.Account, schema.Entity(key.channel), "*")
+	case from == sourceDue:
+		stream, filter = o.topology.Deferred(), o.topology.DueSubject(schema.Kind(key.class), key.channel)
+	default:
+		filter = schema.SendSubject(o.cfg.Account, schema.Kind(key.class), key.channel)
+	}
+	source, err := o.intake.Open(ctx, stream, filter)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l == nil {
+		l = &lane{key: key, chats: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
+		if key.class != classSync {
+			l.channel = o.channel(key.channel)
+		}
+		o.lanes[key] = l
+	}
+	f := &feed{from: from, source: source, lane: l}
+	l.feeds = append(l.feeds, f)
+	o.feeds[source] = f
+	o.fill(l)
+	return nil
+}
+
+// delivered takes a message from the intake to its lane.
+func (o *owner) delivered(d *queue.Delivery) {
+	o.mu.Lock()
+	f := o.feeds[d.Source]
+	o.mu.Unlock()
+	if f != nil {
+		o.receive(d, f, f.lane)
+	}
+}
+
+// pollChannels reads the channel list at start, then on a schedule and when an
+// account must be probed. It is a cross-check of what webhooks say, it knows the
+// lanes before their first command, and it opens a closed account.
+func (o *owner) pollChannels(ctx context.Context) {
+	failures := 0
+	for {
+		err := o.pollOnce(ctx)
+		wait := o.cfg.ChannelsPoll
+		if err != nil {
+			failures++
+			wait = min(wait, o.cfg.Backoff.Delay(failures, o.random)+time.Second)
+			if failures == 1 && ctx.Err() == nil {
+				o.log.Warn().Err(err).Msg("channel_list_not_read")
+			}
+		} else {
+			failures = 0
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-o.polls:
+			timer.Stop()
+			if failures > 0 { // a closed account asks; do not hammer it
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(o.cfg.Backoff.Delay(failures, o.random)):
+				}
+			}
+		case <-timer.C:
+		}
+	}
+}
+
+func (o *owner) pollSoon() {
+	select {
+	case o.polls <- struct{}{}:
+	default:
+	}
+}
+
+func (o *owner) pollOnce(ctx context.Context) error {
+	asked := time.Now()
+	answer, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.Channels(ctx) })
+	if err != nil {
+		return err
+	}
+	v := Classify(FamilyQuery, answer)
+	if v.Action != ActionAccept {
+		if v.Action == ActionCloseAccount {
+			o.mu.Lock()
+			o.closeAccount(NewError(answer, v).Code)
+			o.mu.Unlock()
+		}
+		return fmt.Errorf("read channel list: %s", NewError(answer, v).Code)
+	}
+	channels, err := wazzup.DecodeChannels(answer.Body)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.openAccount()
+	for _, ch := range channels {
+		o.channelState(ch.ChannelID, ch.State, asked)
+	}
+	o.mu.Unlock()
+	for _, ch := range channels {
+		if !schema.ValidUUID(ch.ChannelID) {
+			continue
+		}
+		for _, class := range []string{classSend, classBulk} {
+			if err := o.openLane(ctx, laneKey{class, ch.ChannelID}, sourceCommands); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// query makes a call that is no command's, within the account's window.
+func (o *owner) query(ctx context.Context, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
+	if err := o.token(ctx); err != nil {
+		return wazzup.Answer{}, err
+	}
+	defer o.tokenUsed()
+	a := call(ctx)
+	if v := Classify(FamilyQuery, a); v.Action == ActionPauseAccount {
+		o.mu.Lock()
+		o.pauseAccount(a.RetryAfter)
+		o.mu.Unlock()
+	}
+	return a, nil
+}

@@ -1,0 +1,22 @@
+// Package sender carries out an account's commands: it is the one place that
+// calls the vendor.
+//
+// A message's path, told in the order in which things happen:
+//
+//  1. worker.go: a worker takes the lease of an account and becomes its owner.
+//  2. owner.go: the owner raises the epoch, so that every former owner is
+//     refused, opens the account's lanes and learns the channels' states.
+//  3. admit.go: a stored command arrives from its lane, is decoded, checked and
+//     given its identity. What breaks a rule ends `invalid` here.
+//  4. lanes.go: it joins the queue of its chat. One command of a chat is under
+//     way at a time; many chats are.
+//  5. gates.go: at the head of its chat it passes the gates, cheap ones first:
+//     lane open, pace, window, breaker.
+//  6. path.go: claim, expiry, call, classify, final record, event, ack. Each
+//     step starts when the one before is durable.
+//  7. recover.go: where a claim is refused, because the command was under way
+//     before a crash or its id was used before, the ledger decides.
+//
+// The owner's state is plain memory under one mutex; what must outlive it is in
+// the ledger. PubAcks drive it by callback: no goroutine waits for one.
+package sender

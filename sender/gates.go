@@ -1,0 +1,378 @@
+package sender
+
+import (
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Shares that are left to the transactional class.
+const (
+	otherShare   = 0.8  // of the account's window and calls in flight, for bulk, sync and requests
+	channelShare = 0.25 // of the calls in flight, for one channel while others want them
+)
+
+// Gates, as a command's timeline and a closed lane's reason name them.
+const (
+	gateClosed  = "closed"
+	gatePace    = "pace"
+	gateWindow  = "window"
+	gateSlots   = "slots"
+	gateBreaker = "breaker"
+	gateAccount = "account"
+	gateStorage = "storage"
+)
+
+// closure is why something is closed, since when, and what opens it.
+type closure struct {
+	code    string
+	since   time.Time
+	opensOn string
+	probe   *time.Timer // opens it for a try; nil: only an event does
+}
+
+// channelGate is what is known of one channel. Owned by the owner's mutex.
+type channelGate struct {
+	id       string
+	state    string    // the vendor's last word; "" = not known
+	learned  time.Time // when
+	closed   *closure
+	refusals int // in a row, each doubling the wait before the next try
+	flight   int // attempts of all its lanes that hold a slot
+}
+
+// soft reports whether a channel in this state may come back without a word.
+func soft(state string) bool {
+	return state == wazzup.ChannelPhoneUnavailable || state == wazzup.ChannelOpenElsewhere
+}
+
+func (o *owner) laneOpen(l *lane) bool {
+	return !o.stopping && o.closed == nil && (l.channel == nil || l.channel.closed == nil)
+}
+
+// pump starts attempts while slots, tokens and lanes allow. It is called whenever
+// one of them may have changed.
+func (o *owner) pump() {
+	now := time.Now()
+	for rank := range o.runnable {
+		o.pumpRank(rank, now)
+	}
+}
+
+func (o *owner) pumpRank(rank int, now time.Time) {
+	q := &o.runnable[rank]
+	// passed counts the lanes in a row that were over their share, so that one
+	// turn through the queue without a start ends the loop.
+	for passed := 0; passed < q.len(); {
+		if gate, at, ok := o.accountOpen(rank, now); !ok {
+			o.hold(q.peek(), gate, at, now)
+			return
+		}
+		l := q.pop()
+		l.queued = false
+		if l.ready.len() == 0 || !o.laneOpen(l) {
+			continue
+		}
+		if o.overShare(l) && o.othersWant(l) {
+			l.queued = true
+			q.push(l)
+			passed++
+			continue
+		}
+		switch at, gate := o.start(l, now); gate {
+		case "":
+			passed = 0
+			o.offer(l)
+		case gateWindow:
+			l.queued = true
+			q.pushFront(l)
+			o.hold(l, gate, at, now)
+			return
+		default:
+			o.park(l, gate, at)
+		}
+	}
+}
+
+// hold leaves a lane at the head of the line; at is when to look again, zero if
+// an event will.
+func (o *owner) hold(l *lane, gate string, at, now time.Time) {
+	l.markWaiting(gate, now)
+	o.wakeAt(at)
+}
+
+// accountOpen asks the gates of the whole account, but for the window's token.
+func (o *owner) accountOpen(rank int, now time.Time) (gate string, at time.Time, ok bool) {
+	slots := o.cfg.Concurrency
+	if rank > 0 {
+		slots = max(int(float64(slots)*otherShare), 1)
+	}
+	switch {
+	case o.stopping || !now.Before(o.leaseUntil()):
+		return gateAccount, time.Time{}, false
+	case o.closed != nil:
+		return gateAccount, time.Time{}, false
+	case o.full:
+		return gateStorage, time.Time{}, false
+	case now.Before(o.pausedUntil):
+		return gateWindow, o.pausedUntil, false
+	case o.flight >= o.cfg.Concurrency || rank > 0 && o.otherFlight >= slots:
+		return gateSlots, time.Time{}, false
+	}
+	return "", time.Time{}, true
+}
+
+func (o *owner) overShare(l *lane) bool {
+	return l.channel != nil && l.channel.flight >= max(int(float64(o.cfg.Concurrency)*channelShare), 1)
+}
+
+// othersWant reports whether a lane of another channel stands in line.
+func (o *owner) othersWant(l *lane) bool {
+	for rank := range o.runnable {
+		for _, other := range o.runnable[rank].all() {
+			if other.channel != l.channel && other.ready.len() > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// start takes the lane's next command through the remaining gates and, when all
+// are open, sends it on its way. Otherwise it names the gate that is closed and
+// when to ask again.
+func (o *owner) start(l *lane, now time.Time) (at time.Time, gate string) {
+	if at, ok := l.pace.ready(now); !ok {
+		return at, gatePace
+	}
+	share := 1.0
+	if l.rank() > 0 {
+		share = otherShare
+	}
+	if at, ok := o.window.take(now, share); !ok {
+		return at, gateWindow
+	}
+	done, retryAt, ok := o.breakers.Allow(l.family(), l.channelID())
+	if !ok {
+		o.window.unused()
+		return retryAt, gateBreaker
+	}
+	ch := l.ready.pop()
+	c := ch.waiting.pop()
+	ch.busy = true
+	if l.gate != "" {
+		c.waited(l.gate, now.Sub(latest(l.gateAt, c.ready)))
+		l.gate = ""
+	}
+	l.pace.started(now, o.random())
+	c.slot = &slot{breaker: done}
+	o.count(l, 1)
+	o.carry(c)
+	return time.Time{}, ""
+}
+
+// count adds to the attempts that hold a slot.
+func (o *owner) count(l *lane, n int) {
+	o.flight += n
+	l.flight += n
+	if l.rank() > 0 {
+		o.otherFlight += n
+	}
+	if l.channel != nil {
+		l.channel.flight += n
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// free gives back what an attempt held. called tells whether the vendor was
+// called; only then the window's token is used.
+func (o *owner) free(c *command, called bool, v Verdict) {
+	s := c.slot
+	if s == nil {
+		return
+	}
+	c.slot = nil
+	if called {
+		o.window.answered(time.Now())
+	} else {
+		o.window.unused()
+	}
+	o.count(c.lane, -1)
+	s.breaker(called, v)
+}
+
+func (l *lane) markWaiting(gate string, now time.Time) {
+	if l.gate != gate {
+		l.gate, l.gateAt = gate, now
+	}
+}
+
+// park takes a lane out of the line until one of its own gates opens.
+func (o *owner) park(l *lane, gate string, at time.Time) {
+	l.markWaiting(gate, time.Now())
+	l.parked = time.AfterFunc(max(time.Until(at), time.Millisecond), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		l.parked = nil
+		o.offer(l)
+		o.pump()
+	})
+}
+
+// wakeAt pumps again at a time; zero means that an event will.
+func (o *owner) wakeAt(at time.Time) {
+	if at.IsZero() || o.stopping || (!o.wakes.IsZero() && !at.Before(o.wakes)) {
+		return
+	}
+	if o.wake != nil {
+		o.wake.Stop()
+	}
+	o.wakes = at
+	o.wake = time.AfterFunc(max(time.Until(at), 0), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.wakes = time.Time{}
+		o.pump()
+	})
+}
+
+// refused closes what the vendor's answer says is closed.
+func (o *owner) refused(c *command, v Verdict, e *schema.Error) {
+	switch v.Action {
+	case ActionCloseChannel:
+		if c.lane.channel != nil {
+			o.closeChannel(c.lane.channel, e.Code, v.Reopens, v.Probe)
+		}
+	case ActionCloseAccount:
+		o.closeAccount(e.Code)
+	case ActionAccept, ActionReject, ActionRetry, ActionRetryLimited, ActionPauseAccount, ActionUnknown:
+	}
+}
+
+// closeChannel closes both lanes of a channel.
+func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool) {
+	now := time.Now()
+	if g.closed != nil {
+		return
+	}
+	g.refusals++
+	g.closed = &closure{code: code, since: now, opensOn: opensOn}
+	if probe {
+		wait := o.cfg.Backoff.Delay(g.refusals, o.random)
+		g.closed.probe = time.AfterFunc(wait, func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.openChannel(g, "try")
+		})
+	}
+	o.ops(schema.OpsLaneClosed, g.id, code, g.closed.opensOn)
+}
+
+func (o *owner) openChannel(g *channelGate, why string) {
+	if g.closed == nil || o.stopping {
+		return
+	}
+	if g.closed.probe != nil {
+		g.closed.probe.Stop()
+	}
+	g.closed = nil
+	o.ops(schema.OpsLaneOpened, g.id, why, "")
+	for _, l := range o.lanes {
+		if l.channel == g {
+			o.fill(l)
+			o.offer(l)
+		}
+	}
+	o.pump()
+}
+
+// channelState takes in what the vendor says of a channel, by webhook or list.
+// After a refusal only a state learned later opens the lanes, and each refusal
+// after an opening doubles the wait, so that a stale word cannot loop.
+func (o *owner) channelState(id, state string, learned time.Time) {
+	g := o.channel(id)
+	if learned.Before(g.learned) {
+		return
+	}
+	g.state, g.learned = state, learned
+	if state != wazzup.ChannelActive {
+		opensOn := ReopenOnActive
+		if soft(state) {
+			opensOn = ReopenOnProbe
+		}
+		o.closeChannel(g, state, opensOn, soft(state))
+		return
+	}
+	if g.closed == nil {
+		return
+	}
+	if g.refusals > 1 {
+		wait := g.closed.since.Add(o.cfg.Backoff.Delay(g.refusals-1, func() float64 { return 1 }))
+		if learned.Before(wait) {
+			if g.closed.probe == nil {
+				g.closed.probe = time.AfterFunc(time.Until(wait), func() {
+					o.mu.Lock()
+					defer o.mu.Unlock()
+					o.openChannel(g, ReopenOnActive)
+				})
+			}
+			return
+		}
+	}
+	if learned.After(g.closed.since) {
+		o.openChannel(g, ReopenOnActive)
+	}
+}
+
+func (o *owner) channel(id string) *channelGate {
+	g := o.channels[id]
+	if g == nil {
+		g = &channelGate{id: id}
+		o.channels[id] = g
+	}
+	return g
+}
+
+// closeAccount closes every lane until GET /v2/channels succeeds.
+func (o *owner) closeAccount(code string) {
+	if o.closed != nil {
+		return
+	}
+	o.closed = &closure{code: code, since: time.Now(), opensOn: ReopenOnAccount}
+	o.ops(schema.OpsAccountClosed, "", code, o.closed.opensOn)
+	o.pollSoon()
+}
+
+func (o *owner) openAccount() {
+	if o.closed == nil {
+		return
+	}
+	o.closed = nil
+	o.ops(schema.OpsAccountOpened, "", "channel list read", "")
+	for _, l := range o.lanes {
+		o.fill(l)
+		o.offer(l)
+	}
+	o.pump()
+}
+
+// pauseAccount holds every call after a 429, until the vendor's hint or, without
+// one, for a window's length.
+func (o *owner) pauseAccount(hint time.Duration) time.Time {
+	if hint <= 0 {
+		hint = max(o.cfg.Rate.Per, time.Second)
+	}
+	until := time.Now().Add(hint)
+	if until.After(o.pausedUntil) {
+		o.pausedUntil = until
+	}
+	o.wakeAt(o.pausedUntil)
+	return o.pausedUntil
+}

@@ -1,0 +1,185 @@
+package sender
+
+import (
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Lane classes. The transactional class goes first; all others share what it
+// leaves.
+const (
+	classSend = string(schema.KindSend)
+	classBulk = string(schema.KindBulk)
+	classSync = "sync"
+)
+
+// laneKey names a lane: class and channel, or for sync class and entity.
+type laneKey struct{ class, channel string }
+
+// Bounds of what a lane holds in memory; the rest stays on disk.
+const (
+	laneHoldMax   = 256
+	laneHoldMin   = 16
+	laneHoldPaced = 4
+	allLanesHold  = 8192 // of all lanes together, as long as each may hold laneHoldMin
+)
+
+// lane is one class of one channel: a pull consumer, the chats it brings, and
+// the gates of its own. Owned by the owner's mutex.
+type lane struct {
+	key    laneKey
+	feeds  []*feed
+	chats  map[string]*chat
+	ready  fifo[*chat] // chats whose head may go
+	flight int         // attempts that hold a slot
+	pace   pace
+
+	queued  bool        // it stands in the owner's queue of runnable lanes
+	parked  *time.Timer // until a gate of its own opens
+	gate    string      // the last gate it waited at
+	gateAt  time.Time   // since when
+	channel *channelGate
+}
+
+// feed is one source of a lane: its commands, or those that came due.
+type feed struct {
+	from   sourceKind
+	lane   *lane
+	source *queue.Source
+	held   int // deliveries in hand
+}
+
+// chat is the queue of one chat within a lane: its commands go one at a time, in
+// the order in which they were stored.
+type chat struct {
+	key     string
+	lane    *lane
+	waiting fifo[*command]
+	busy    bool // its head is under way, waits for a retry, or is in doubt
+}
+
+// chatKey tells which commands must keep their order. All commands of a sync
+// lane do.
+func chatKey(c *command) string {
+	if m := c.body.Message; m != nil {
+		return m.ChatType + "\x00" + m.ChatID
+	}
+	return ""
+}
+
+// enqueue puts a command at the end of its chat.
+func (o *owner) enqueue(c *command) {
+	l := c.lane
+	key := chatKey(c)
+	ch := l.chats[key]
+	if ch == nil {
+		ch = &chat{key: key, lane: l}
+		l.chats[key] = ch
+	}
+	c.chat, c.since = ch, time.Now()
+	ch.waiting.push(c)
+	if !ch.busy && ch.waiting.len() == 1 {
+		o.chatReady(ch)
+	}
+}
+
+// chatReady offers a chat's head to the gates.
+func (o *owner) chatReady(ch *chat) {
+	c := ch.waiting.peek()
+	c.ready = time.Now()
+	c.waited("order", c.ready.Sub(c.since))
+	ch.lane.ready.push(ch)
+	o.offer(ch.lane)
+}
+
+// again puts a command back at the head of its chat, which it still occupies.
+func (o *owner) again(c *command) {
+	ch := c.chat
+	if !ch.busy { // it was never taken: a refused claim of another kind
+		return
+	}
+	ch.busy = false
+	c.since = time.Now()
+	ch.waiting.pushFront(c)
+	o.chatReady(ch)
+	o.pump()
+}
+
+// release lets the next command of the chat go.
+func (o *owner) release(c *command) {
+	ch := c.chat
+	if ch == nil {
+		return
+	}
+	c.chat = nil
+	ch.busy = false
+	if ch.waiting.len() > 0 {
+		o.chatReady(ch)
+		return
+	}
+	delete(ch.lane.chats, ch.key)
+}
+
+// family is the breaker that the lane's calls count for.
+func (l *lane) family() Family {
+	if l.key.class == classSync {
+		return FamilySync
+	}
+	return FamilySend
+}
+
+// channelID is the channel whose breaker counts; a sync lane has none.
+func (l *lane) channelID() string {
+	if l.key.class == classSync {
+		return ""
+	}
+	return l.key.channel
+}
+
+// offer makes the lane stand in line for a slot, if it has a command that may go
+// and no gate of its own is closed.
+func (o *owner) offer(l *lane) {
+	if l.queued || l.parked != nil || l.ready.len() == 0 || !o.laneOpen(l) {
+		return
+	}
+	l.queued = true
+	o.runnable[l.rank()].push(l)
+}
+
+// rank orders the classes.
+func (l *lane) rank() int {
+	if l.key.class == classSend {
+		return 0
+	}
+	return 1
+}
+
+// fill asks for more commands where the lane has room. A lane that is closed is
+// not asked: its backlog stays on disk.
+func (o *owner) fill(l *lane) {
+	if o.stopping || !o.laneOpen(l) {
+		return
+	}
+	room := o.laneRoom(l)
+	for _, f := range l.feeds {
+		wanted := f.source.Wanted()
+		if n := room - f.held - wanted; n > 0 && (wanted == 0 || n >= room/2) {
+			f.source.Want(n)
+		}
+	}
+}
+
+func (o *owner) laneRoom(l *lane) int {
+	if l.pace.limit.N > 0 {
+		return laneHoldPaced
+	}
+	return min(max(allLanesHold/max(len(o.lanes), 1), laneHoldMin), laneHoldMax)
+}
+
+func (o *owner) forget(c *command) {
+	delete(o.commands, c.origin)
+	c.feed.held--
+	o.fill(c.lane)
+}

@@ -1,0 +1,51 @@
+package sender
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// ops tells operators something once, in the log and as an event. The owner's
+// mutex is held.
+func (o *owner) ops(name schema.OpsName, channel, reason, opensOn string) {
+	now := time.Now().UTC()
+	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("reason", reason).Str("opens_on", opensOn).Msg("ops")
+	body, err := json.Marshal(schema.OpsEvent{
+		Name: name, Account: o.cfg.Account, At: now, ChannelID: channel, Reason: reason, OpensOn: opensOn,
+	})
+	if err != nil {
+		o.log.Error().Err(err).Msg("ops_event_not_encoded")
+		return
+	}
+	o.enter()
+	o.ledger.Publish(queue.Event{
+		Subject:   schema.OpsEventSubject(o.cfg.Account, name),
+		ID:        "ops-" + o.lease.Epoch + "-" + strconv.FormatUint(o.nonces.Add(1), 36),
+		Account:   o.cfg.Account,
+		Type:      "wazzup.ops." + string(name),
+		CESubject: channel,
+		Time:      now,
+		Body:      body,
+	}, func(error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+	})
+}
+
+// reply sends a copy of an event to the subject that its producer named. It is
+// core NATS: whoever listens gets it, nobody is waited for.
+func (o *owner) reply(subject string, e queue.Event) {
+	m := e.Msg()
+	m.Header.Del(schema.HeaderMsgID)
+	err := o.nc.PublishMsg(&nats.Msg{Subject: subject, Header: m.Header, Data: m.Data})
+	if err != nil {
+		o.log.Warn().Err(err).Msg("reply_not_published")
+	}
+}

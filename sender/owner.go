@@ -1,0 +1,478 @@
+package sender
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Timing of an owner.
+const (
+	requestTimeout = 5 * time.Second  // for one request to NATS
+	scanTimeout    = 30 * time.Second // for reading a part of the records
+	discoverEvery  = time.Second      // how soon the first command of a new lane is found
+	holdEvery      = 40 * time.Second // well within the lanes' ack wait
+	tokenPoll      = 20 * time.Millisecond
+	settleGrace    = 2 * time.Second // for records and events after the last call
+)
+
+// stateHandover is where an owner that leaves in order notes its last window.
+const stateHandover = "handover"
+
+// owner serves one account for as long as it holds the lease.
+type owner struct {
+	cfg      Config
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	topology *queue.Topology
+	lease    *queue.Lease
+	client   *wazzup.Client
+	log      zerolog.Logger
+	metrics  *metrics
+	tracer   trace.Tracer
+	tracing  bool
+
+	ledger   *queue.Ledger
+	intake   *queue.Intake
+	breakers *Breakers
+
+	ctx        context.Context //nolint:containedctx // the ownership's life
+	cancel     context.CancelFunc
+	callCtx    context.Context //nolint:containedctx // the calls' life: ends when a stop has no more patience
+	cancelCall context.CancelFunc
+	background sync.WaitGroup
+	callers    *callers
+	polls      chan struct{} // asks for the channel list now
+	gone       chan error    // the lease or the epoch is over
+	closers    []func()      // what open started, beside the rest
+
+	noncePrefix string
+	nonces      atomic.Uint64
+
+	opening     sync.Mutex // held while a lane is opened; before mu
+	mu          sync.Mutex
+	feeds       map[*queue.Source]*feed
+	commands    map[queue.Origin]*command // in hand
+	lanes       map[laneKey]*lane
+	channels    map[string]*channelGate
+	runnable    [2]fifo[*lane] // by rank: lanes with a command that may go
+	window      *window
+	flight      int // attempts that hold a slot
+	otherFlight int // of them, not transactional
+	closed      *closure
+	pausedUntil time.Time
+	full        bool // the records stream has no room
+	wake        *time.Timer
+	wakes       time.Time
+	expires     time.Time // of the lease
+	webhooks    bool      // something has ever come by webhook
+
+	// active counts what must not be cut off when the owner stops in order:
+	// writes under way and calls.
+	active   int
+	stopping bool          // no new claims
+	dropped  bool          // nothing more is written: the epoch is over
+	drained  chan struct{} // closed when stopping and nothing is active
+}
+
+func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, client *wazzup.Client) *owner {
+	o := &owner{
+		cfg: cfg, nc: w.nc, js: w.js, topology: t, lease: lease, client: client,
+		log:     w.log.With().Str("account", cfg.Account).Str("epoch", lease.Epoch).Logger(),
+		metrics: w.metrics, tracer: w.tracer, tracing: w.tracing,
+		callers:  newCallers(),
+		polls:    make(chan struct{}, 1),
+		gone:     make(chan error, 1),
+		commands: make(map[queue.Origin]*command),
+		feeds:    make(map[*queue.Source]*feed),
+		lanes:    make(map[laneKey]*lane),
+		channels: make(map[string]*channelGate),
+		window:   newWindow(cfg.Rate),
+		drained:  make(chan struct{}),
+		expires:  lease.Expires(),
+
+		noncePrefix: nuid.Next()[12:],
+	}
+	o.breakers = NewBreakers(BreakerConfig{}, o.breakerChanged)
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	o.callCtx, o.cancelCall = context.WithCancel(context.Background())
+	return o
+}
+
+// run serves the account until ctx ends (nil) or the ownership does (the
+// reason). It returns after everything that it started has ended. before is the
+// window of this process's last ownership, nil if there was none.
+func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) {
+	err := o.open(ctx, before)
+	if err == nil {
+		o.log.Info().Msg("account_owned")
+		err = o.serve(ctx)
+	}
+	return o.close(), err
+}
+
+// ownership is what a process remembers of the account it owned.
+type ownership struct {
+	epoch  string
+	window *window
+}
+
+// open makes this process the only one that can claim, and starts the lanes.
+func (o *owner) open(ctx context.Context, before *ownership) error {
+	former, err := o.lease.Raise(ctx, o.topology)
+	if err != nil {
+		return err
+	}
+	if o.ledger, err = queue.NewLedger(o.nc, o.topology, o.lease.Epoch, o.storageFull, o.log); err != nil {
+		return err
+	}
+	if o.intake, err = queue.NewIntake(o.nc, o.js, o.lease.Epoch, o.delivered, o.log); err != nil {
+		return err
+	}
+	for _, stream := range []string{o.topology.Commands(), o.topology.Deferred()} {
+		if err := o.intake.Clear(ctx, stream); err != nil {
+			return err
+		}
+	}
+	if err := o.takeWindow(ctx, former, before); err != nil {
+		return err
+	}
+	if err := o.watch(ctx); err != nil {
+		return err
+	}
+	for _, e := range schema.Entities() {
+		if err := o.openLane(ctx, laneKey{classSync, string(e)}, sourceCommands); err != nil {
+			return err
+		}
+	}
+	return o.discover(ctx)
+}
+
+// serve runs the owner's loops until the first of them has a reason to end.
+func (o *owner) serve(ctx context.Context) error {
+	loops, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	api, err := o.serveAPI()
+	if err != nil {
+		return err
+	}
+	defer api()
+	wg.Go(func() { o.renew(loops) })
+	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
+	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
+	wg.Go(func() { o.pollChannels(loops) })
+	wg.Go(func() { o.followConnection(loops) })
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-o.gone:
+		return err
+	}
+}
+
+// every runs a chore again and again; the same failure is told once.
+func (o *owner) every(ctx context.Context, pause time.Duration, name string, chore func(context.Context) error) {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := chore(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			o.log.Warn().Err(err).Str("chore", name).Msg("chore_failed")
+		}
+		failing = err != nil
+	}
+}
+
+// renew keeps the lease.
+func (o *owner) renew(ctx context.Context) {
+	ticker := time.NewTicker(queue.LeaseRenew)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		renewCtx, cancel := context.WithTimeout(ctx, queue.LeaseRenew)
+		err := o.lease.Renew(renewCtx)
+		cancel()
+		o.mu.Lock()
+		o.expires = o.lease.Expires()
+		over := errors.Is(err, queue.ErrLeaseLost) || time.Now().After(o.expires)
+		if over {
+			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, queue.ErrLeaseLost))
+		}
+		o.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+func (o *owner) leaseUntil() time.Time { return o.expires }
+
+// lose ends the ownership: no new claims, but what is under way may finish as
+// long as nobody else has raised the epoch.
+func (o *owner) lose(err error) {
+	o.stopping = true
+	select {
+	case o.gone <- err:
+	default:
+	}
+}
+
+// lost ends the ownership at once: the epoch is over.
+func (o *owner) lost(err error) {
+	o.dropped = true
+	o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, err))
+}
+
+// followConnection has the lanes delivered again after a reconnect: what the
+// server sent into the broken connection is lost.
+func (o *owner) followConnection(ctx context.Context) {
+	changes := o.nc.StatusChanged(nats.CONNECTED)
+	defer o.nc.RemoveStatusListener(changes)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s, ok := <-changes:
+			if !ok {
+				return
+			}
+			if s == nats.CONNECTED {
+				o.intake.Reset()
+			}
+		}
+	}
+}
+
+// keep keeps the messages in hand from being delivered again.
+func (o *owner) keep(context.Context) error {
+	o.mu.Lock()
+	held := make([]*command, 0, len(o.commands))
+	for _, c := range o.commands {
+		held = append(held, c)
+	}
+	o.mu.Unlock()
+	for _, c := range held {
+		if err := c.delivery.InProgress(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close ends the ownership: calls in flight get the time of one call, records
+// and events a little more; then the lease is given up.
+func (o *owner) close() *ownership {
+	o.mu.Lock()
+	o.stopping = true
+	o.stopTimers()
+	if o.active == 0 {
+		o.closeDrained()
+	}
+	o.mu.Unlock()
+
+	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
+	defer patience.Stop()
+	select {
+	case <-o.drained:
+	case <-time.After(o.cfg.Timeout + settleGrace):
+		o.log.Warn().Msg("owner_stopped_with_work_under_way")
+	}
+	o.cancelCall()
+	if o.ledger != nil {
+		o.noteHandover()
+	}
+
+	o.mu.Lock()
+	o.dropped = true
+	o.mu.Unlock()
+	o.cancel()
+	for _, f := range o.closers {
+		f()
+	}
+	if o.ledger != nil {
+		o.ledger.Close()
+	}
+	if o.intake != nil {
+		o.intake.Close()
+	}
+	o.callers.close()
+	o.background.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if err := o.lease.Release(ctx); err != nil {
+		o.log.Warn().Err(err).Msg("lease_not_released") // it was lost, or runs out
+	}
+	o.log.Info().Msg("account_released")
+	return &ownership{epoch: o.lease.Epoch, window: o.window}
+}
+
+func (o *owner) onClose(f func()) { o.closers = append(o.closers, f) }
+
+func (o *owner) stopTimers() {
+	if o.wake != nil {
+		o.wake.Stop()
+	}
+	for _, l := range o.lanes {
+		if l.parked != nil {
+			l.parked.Stop()
+		}
+	}
+	for _, g := range o.channels {
+		if g.closed != nil && g.closed.probe != nil {
+			g.closed.probe.Stop()
+		}
+	}
+	for _, c := range o.commands {
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	}
+}
+
+// enter and leave count what is under way. The owner's mutex is held.
+func (o *owner) enter() { o.active++ }
+
+func (o *owner) leave() {
+	o.active--
+	if o.stopping && o.active == 0 {
+		o.closeDrained()
+	}
+}
+
+func (o *owner) closeDrained() {
+	select {
+	case <-o.drained:
+	default:
+		close(o.drained)
+	}
+}
+
+// later runs f without the mutex, in a goroutine that the owner waits for. The
+// mutex is held.
+func (o *owner) later(f func()) {
+	if o.dropped {
+		return
+	}
+	o.enter()
+	o.background.Go(func() {
+		f()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+	})
+}
+
+// handover is the note of an owner that left in order.
+type handover struct {
+	Epoch string `json:"epoch"`
+	// BusyMillis: in how many milliseconds each token of the window comes free.
+	// Relative, because the next owner's clock is another.
+	BusyMillis []int64 `json:"busyMs"`
+}
+
+func (o *owner) noteHandover() {
+	now := time.Now()
+	o.mu.Lock()
+	note := handover{Epoch: o.lease.Epoch}
+	for _, at := range o.window.busy(now) {
+		note.BusyMillis = append(note.BusyMillis, at.Sub(now).Milliseconds()+1)
+	}
+	held, dropped := o.window.held, o.dropped
+	o.mu.Unlock()
+	if held > 0 || dropped {
+		return // calls of unknown end: the next owner assumes the window full
+	}
+	body, err := json.Marshal(note)
+	if err != nil {
+		o.log.Error().Err(err).Msg("handover_not_noted")
+		return
+	}
+	done := make(chan error, 1)
+	o.ledger.PutState(stateHandover, body, func(err error) { done <- err })
+	select {
+	case err = <-done:
+	case <-time.After(settleGrace):
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		o.log.Warn().Err(err).Msg("handover_not_noted")
+	}
+}
+
+// takeWindow finds out which of the account's calls still count: our own, those
+// that the former owner noted, or, when it left no note, as many as may be.
+func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
+	now := time.Now()
+	if before != nil && before.epoch == former {
+		o.window = before.window
+		o.window.limit = o.cfg.Rate
+		return nil
+	}
+	if former == queue.NoEpoch {
+		return nil
+	}
+	body, err := o.ledger.LastState(ctx, stateHandover)
+	if err != nil {
+		return err
+	}
+	var note handover
+	if body != nil {
+		if err := json.Unmarshal(body, &note); err != nil {
+			return fmt.Errorf("read hand-over note: %w", err)
+		}
+	}
+	if note.Epoch != former {
+		o.window.assumeFull(now)
+		return nil
+	}
+	freed := make([]time.Time, 0, len(note.BusyMillis))
+	for _, ms := range note.BusyMillis {
+		freed = append(freed, now.Add(time.Duration(ms)*time.Millisecond))
+	}
+	o.window.inherit(freed)
+	return nil
+}
+
+func (o *owner) storageFull(full bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.full = full
+	if full {
+		o.log.Error().Str("stream", o.topology.Records()).Msg("records_stream_is_full")
+	}
+	o.pump()
+}
+
+func (o *owner) nonce() string {
+	return o.noncePrefix + strconv.FormatUint(o.nonces.Add(1), 36)
+}
+
+func (o *owner) random() float64 { return rand.Float64() }

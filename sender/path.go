@@ -1,0 +1,286 @@
+package sender
+
+import (
+	"errors"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// carry takes a command that has passed the gates through one attempt. The
+// owner's mutex is held.
+//
+//	claim ── durable ──> expiry ──> call ──> classify ──> conclude
+func (o *owner) carry(c *command) {
+	c.calling = true
+	o.claim(c, func() {
+		o.callers.run(func() {
+			if out := o.tooLate(c); out != nil {
+				o.conclude(c, *out)
+				return
+			}
+			o.conclude(c, o.call(c))
+		})
+	})
+}
+
+// claim writes the record that says "about to call". It is, in one write, the
+// check that this id was not carried out before, the marker that a crash leaves,
+// and the fence against a former owner. then runs once it is durable.
+func (o *owner) claim(c *command, then func()) {
+	r := o.record(c, queue.StepClaim)
+	r.Attempt++
+	r.Waits = c.waits
+	o.enter()
+	o.ledger.Append(r, c.expect, func(seq uint64, err error) {
+		o.mu.Lock()
+		o.leave()
+		if err != nil {
+			o.free(c, false, Verdict{})
+			o.unclaimed(c, err)
+			o.pump()
+			o.mu.Unlock()
+			return
+		}
+		c.expect, c.attempt, c.waits = seq, r.Attempt, nil
+		o.enter()
+		o.mu.Unlock()
+		then()
+	})
+}
+
+// unclaimed handles a claim that was refused.
+func (o *owner) unclaimed(c *command, err error) {
+	switch {
+	case errors.Is(err, queue.ErrConflict):
+		o.resolve(c, nil)
+	case errors.Is(err, queue.ErrFenced):
+		o.lost(err)
+	default: // stopped: the next owner finds no claim and sends
+	}
+}
+
+// tooLate asks, with nothing left but the call, whether it may still be made.
+func (o *owner) tooLate(c *command) *outcome {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if m := c.body.Message; m != nil && !m.ExpireAt.IsZero() && !time.Now().Before(m.ExpireAt) {
+		out := final(schema.StateExpired)
+		return &out
+	}
+	c.slot.started = true
+	return nil
+}
+
+// conclude makes an outcome durable and tells the world.
+//
+//	index, dead letter ──> record ── durable ──> next of the chat, event ── durable ──> ack
+func (o *owner) conclude(c *command, out outcome) {
+	o.mu.Lock()
+	if c.calling { // the slot covers claim and call only
+		c.calling = false
+		o.leave()
+		if c.slot != nil {
+			o.free(c, false, Verdict{})
+		}
+		o.pump()
+	}
+	if o.dropped {
+		o.mu.Unlock()
+		return
+	}
+	o.enter()
+	o.mu.Unlock()
+
+	var event []byte
+	if out.state != "" {
+		event = o.encode(c, out)
+	}
+	if out.messageID != "" {
+		o.index(c, out.messageID)
+	}
+	record := func() {
+		r := o.record(c, out.step)
+		r.Event = event
+		if !out.retryAt.IsZero() {
+			r.RetryAt = out.retryAt.UnixMilli()
+		}
+		o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
+	}
+	if out.state == schema.StateDead {
+		o.bury(c, event, record)
+		return
+	}
+	record()
+}
+
+// concluded goes on when the outcome's record is durable, or can never be.
+func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.leave()
+	switch {
+	case errors.Is(err, queue.ErrConflict):
+		o.resolve(c, &out)
+		return
+	case errors.Is(err, queue.ErrFenced):
+		o.lateAnswer(c, out)
+		o.lost(err)
+		return
+	case err != nil:
+		return
+	}
+	c.expect = seq
+	switch out.step {
+	case queue.StepRetry:
+		o.announce(c, out.state, event, nil)
+		o.retryAt(c, out.retryAt)
+	case queue.StepUnknown:
+		o.announce(c, out.state, event, nil)
+		o.wonder(c)
+	case queue.StepScheduled:
+		o.scheduled(c)
+	default:
+		o.release(c)
+		o.announce(c, out.state, event, func() { o.finish(c) })
+		o.pump()
+	}
+}
+
+// announce publishes the command's event; then runs, with the mutex held, once
+// it is durable.
+func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
+	if s == "" {
+		return
+	}
+	e := queue.Event{
+		Subject:     schema.CommandEventSubject(o.cfg.Account, s, c.kind, c.channelID()),
+		ID:          c.origin.CommandEventID(o.topology.Commands(), c.generation, c.attempt, s),
+		Account:     o.cfg.Account,
+		Type:        "wazzup.command." + string(s),
+		CESubject:   c.id,
+		Time:        time.Now(),
+		Body:        body,
+		Traceparent: c.traceparent,
+		Tracestate:  c.tracestate,
+	}
+	o.metrics.published(o.ctx, c.kind, s)
+	o.enter()
+	o.ledger.Publish(e, func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+		if err != nil {
+			return // stopped: the record has the event, and the next owner publishes it
+		}
+		if c.replyTo != "" {
+			o.reply(c.replyTo, e)
+		}
+		if then != nil {
+			then()
+		}
+	})
+}
+
+// finish lets go of a command whose end is durable and published.
+func (o *owner) finish(c *command) {
+	for _, d := range append(c.copies, c.delivery) {
+		if err := d.Ack(); err != nil {
+			o.log.Warn().Err(err).Str("command", c.id).Msg("ack_failed")
+		}
+	}
+	o.forget(c)
+	o.pump()
+}
+
+// record starts a ledger record of the command.
+func (o *owner) record(c *command, step queue.Step) *queue.Record {
+	return &queue.Record{
+		Step: step, ID: c.ledgerID, Nonce: o.nonce(),
+		Origin: c.origin, Generation: c.generation,
+		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
+		Attempt: c.attempt, Spent: c.spent, Refused: c.refused,
+		Worker: o.cfg.Worker, At: time.Now().UnixMilli(),
+	}
+}
+
+// index notes which command the vendor's message id belongs to, just ahead of
+// the final record on the same connection. Statuses find the command by it, and
+// after a crash it proves the answer.
+func (o *owner) index(c *command, messageID string) {
+	if err := o.ledger.PutIndex(o.indexOf(c, messageID), func(error) {}); err != nil {
+		o.log.Error().Err(err).Str("command", c.id).Msg("index_failed")
+	}
+}
+
+func (o *owner) indexOf(c *command, messageID string) *queue.Index {
+	x := &queue.Index{
+		ID: c.id, Origin: c.origin, Generation: c.generation, Attempt: c.attempt,
+		Kind: c.kind, ChannelID: c.channelID(), MessageID: messageID,
+		Group: c.body.Group, Meta: c.body.Meta,
+	}
+	if m := c.body.Message; m != nil {
+		x.ChatType, x.ChatID = m.ChatType, m.ChatID
+	}
+	return x
+}
+
+// lateAnswer passes on what a worker learned after it had lost its epoch.
+func (o *owner) lateAnswer(c *command, out outcome) {
+	if out.messageID == "" {
+		return
+	}
+	if err := o.ledger.PutLate(o.indexOf(c, out.messageID), func(error) {}); err != nil {
+		o.log.Error().Err(err).Str("command", c.id).Msg("late_answer_not_passed_on")
+	}
+}
+
+// bury keeps the command as a dead letter before its end is recorded.
+func (o *owner) bury(c *command, event []byte, then func()) {
+	dead := &queue.DeadLetter{
+		ID: c.id, Origin: c.origin, Generation: c.generation,
+		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
+		Header:  c.delivery.Header, Body: c.delivery.Data, Event: event,
+	}
+	err := o.ledger.PutDead(dead, func(err error) {
+		if err != nil { // stopped
+			o.mu.Lock()
+			o.leave()
+			o.mu.Unlock()
+			return
+		}
+		then()
+	})
+	if err != nil {
+		o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_encoded")
+		then()
+	}
+}
+
+// retryAt lets the command go again at a time; its chat waits with it.
+func (o *owner) retryAt(c *command, at time.Time) {
+	wait := time.Until(at)
+	if wait <= 0 {
+		o.again(c)
+		return
+	}
+	c.timer = time.AfterFunc(wait, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		c.timer = nil
+		if !o.stopping {
+			o.again(c)
+		}
+	})
+}
+
+// encode writes the event's JSON.
+func (o *owner) encode(c *command, out outcome) []byte {
+	body, err := c.event(o.cfg.Account, out, time.Now()).AppendJSON(make([]byte, 0, 512))
+	if err != nil {
+		// Only meta can be no JSON, and it was checked.
+		o.log.Error().Err(err).Str("command", c.id).Msg("event_not_encoded")
+	}
+	return body
+}

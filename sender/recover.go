@@ -1,0 +1,236 @@
+package sender
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// resolve asks the ledger what to do with a command whose write was refused
+// because another record came first. pending is the outcome that was to be
+// written; nil for a claim. The owner's mutex is held.
+func (o *owner) resolve(c *command, pending *outcome) {
+	o.enter()
+	o.background.Go(func() {
+		last, ok := o.lastRecord(c)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+		if ok && !o.dropped {
+			o.decide(c, pending, last)
+		}
+	})
+}
+
+// lastRecord reads until it gets an answer, or the owner ends.
+func (o *owner) lastRecord(c *command) (*queue.Record, bool) {
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+		last, err := o.ledger.Last(ctx, c.ledgerID)
+		cancel()
+		if err == nil {
+			return last, true
+		}
+		o.log.Warn().Err(err).Str("command", c.id).Msg("ledger_read_failed")
+		select {
+		case <-o.ctx.Done():
+			return nil, false
+		case <-time.After(o.cfg.Backoff.Delay(try, o.random)):
+		}
+	}
+}
+
+// decide is the whole of recovery: what the last record of a ledger says about a
+// message that wants to write the next one.
+func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
+	switch {
+	case last == nil: // its records have aged out
+		c.expect = 0
+		o.proceed(c, pending)
+	case last.Origin == c.origin && last.Generation == c.generation:
+		o.resume(c, last)
+	case last.Origin == c.origin && last.Generation < c.generation: // redriven
+		c.expect, c.attempt = last.Sequence, last.Attempt
+		o.proceed(c, pending)
+	case c.ledgerID != c.id: // the derived ledger of this very message, by another generation
+		o.resume(c, last)
+	case takesID(pending) && last.Step == queue.StepInvalid: // that one left the id free
+		c.expect = last.Sequence
+		o.proceed(c, pending)
+	default:
+		o.idTaken(c, pending, last)
+	}
+}
+
+// takesID reports whether the refused write was to claim or to schedule the
+// command, rather than to end it unclaimed.
+func takesID(pending *outcome) bool { return pending == nil || pending.step == queue.StepScheduled }
+
+// proceed goes on after what was refused: with the outcome, or with a new claim.
+func (o *owner) proceed(c *command, pending *outcome) {
+	if pending == nil {
+		o.again(c)
+		return
+	}
+	out := *pending
+	o.later(func() { o.conclude(c, out) })
+}
+
+// idTaken ends a command whose id belongs to another message. Its end is written
+// to a ledger of its own, so that the other's is not disturbed.
+func (o *owner) idTaken(c *command, pending *outcome, last *queue.Record) {
+	c.ledgerID, c.expect = c.origin.ID(o.topology.Commands()), 0
+	out := outcome{}
+	switch {
+	case !takesID(pending): // invalid, or too old
+		out = *pending
+	case last.Fingerprint == c.fingerprint:
+		out = final(schema.StateDuplicate)
+		out.original = &schema.Original{State: stateOf(last), Seq: last.Origin.Seq}
+	default:
+		out = invalid([]schema.Fault{{
+			Field: "id", Code: "ID_REUSED",
+			Description: "another command with this id has another body, kind or channel",
+		}})
+		out.err.Code = "ID_REUSED"
+		out.err.Description = "the id belongs to another command"
+	}
+	o.later(func() { o.conclude(c, out) })
+}
+
+// stateOf is the last published state that a record speaks of.
+func stateOf(r *queue.Record) schema.State {
+	var e struct {
+		State schema.State `json:"state"`
+	}
+	if len(r.Event) > 0 && json.Unmarshal(r.Event, &e) == nil && e.State != "" {
+		return e.State
+	}
+	if r.Step == queue.StepUnknown {
+		return schema.StateUnknown
+	}
+	return schema.StatePending
+}
+
+// resume goes on with a command that was under way before a crash, a hand-over
+// or a lost connection.
+func (o *owner) resume(c *command, last *queue.Record) {
+	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
+	switch last.Step {
+	case queue.StepFinal, queue.StepInvalid:
+		// The end is durable; whether its event is, nobody knows. It has the same
+		// id as before, so publishing it again does no harm.
+		o.release(c)
+		o.announce(c, stateOf(last), last.Event, func() { o.finish(c) })
+		o.pump()
+	case queue.StepRetry:
+		o.announce(c, stateOf(last), last.Event, nil)
+		o.retryAt(c, time.UnixMilli(last.RetryAt))
+	case queue.StepUnknown:
+		o.announce(c, stateOf(last), last.Event, nil)
+		o.wonder(c)
+	case queue.StepScheduled:
+		o.scheduled(c)
+	case queue.StepClaim:
+		o.crashed(c, last)
+	}
+}
+
+// crashed handles a claim without an outcome: the worker that wrote it died, or
+// lost the account, between the claim and its record.
+func (o *owner) crashed(c *command, claim *queue.Record) {
+	if !c.kind.IsMessage() {
+		out := o.retry(c, &schema.Error{
+			Code: "CONNECTION", Class: schema.ClassRetryable, Phase: schema.PhaseClaimed,
+			Description: "the worker ended after its claim; the call may be repeated",
+		}, true)
+		o.later(func() { o.conclude(c, out) })
+		return
+	}
+	o.enter()
+	o.background.Go(func() {
+		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
+		x, err := o.ledger.FindIndex(ctx, claim)
+		cancel()
+		if err != nil {
+			o.log.Warn().Err(err).Str("command", c.id).Msg("index_scan_failed")
+		}
+		o.mu.Lock()
+		o.leave()
+		o.mu.Unlock()
+		if x != nil {
+			out := final(schema.StateSent)
+			out.messageID = x.MessageID
+			out.evidence = &schema.Evidence{Kind: schema.EvidenceAnswer, MessageID: x.MessageID}
+			o.conclude(c, out)
+			return
+		}
+		o.conclude(c, outcome{step: queue.StepUnknown, state: schema.StateUnknown, err: &schema.Error{
+			Code: "CONNECTION", Class: schema.ClassUnknown, Phase: schema.PhaseClaimed,
+			Description: "the worker ended after its claim; whether it called is not known",
+		}})
+	})
+}
+
+// wonder waits for evidence about an attempt whose fate is unknown. The chat
+// waits with it. The owner's mutex is held.
+func (o *owner) wonder(c *command) {
+	wait := o.cfg.ReconcileWait
+	reason := schema.ReasonNoEvidence
+	switch {
+	case o.cfg.Evidence == EvidenceNone:
+		wait = 0
+	case !o.webhooks:
+		// Nothing that could prove it has ever arrived; waiting would pretend.
+		wait, reason = 0, schema.ReasonNoWebhooks
+	}
+	c.doubt = &doubt{since: time.Now()}
+	end := func() {
+		o.mu.Lock()
+		if c.doubt == nil || o.stopping {
+			o.mu.Unlock()
+			return
+		}
+		c.doubt, c.timer = nil, nil
+		o.mu.Unlock()
+		o.conclude(c, o.unresolved(c, reason))
+	}
+	if wait == 0 {
+		o.later(end)
+		return
+	}
+	c.timer = time.AfterFunc(wait, end)
+}
+
+// unresolved is what becomes of an unknown that nothing proved.
+func (o *owner) unresolved(c *command, reason schema.Reason) outcome {
+	e := &schema.Error{
+		Code: "FATE_UNKNOWN", Class: schema.ClassUnknown, Phase: schema.PhaseWritten,
+		Description: "whether the message was sent is not known, and nothing proved it",
+	}
+	if c.body.Message.OnUnknown == schema.OnUnknownResend {
+		return o.retry(c, e, true)
+	}
+	e.Reason = reason
+	return outcome{step: queue.StepFinal, state: schema.StateDead, err: e}
+}
+
+// retry lets a command be claimed again after a pause; one that used up its
+// attempts is dead.
+func (o *owner) retry(c *command, e *schema.Error, spends bool) outcome {
+	if spends {
+		c.spent++
+	}
+	if c.spent >= o.cfg.MaxAttempts {
+		dead := *e
+		dead.Reason = schema.ReasonAttempts
+		return outcome{step: queue.StepFinal, state: schema.StateDead, err: &dead}
+	}
+	return outcome{
+		step: queue.StepRetry, state: schema.StateRetrying, err: e,
+		retryAt: time.Now().Add(o.cfg.Backoff.Delay(max(c.attempt, 1), o.random)),
+	}
+}

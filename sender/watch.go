@@ -1,0 +1,96 @@
+package sender
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// watch follows what webhooks brought: the channels' states, from the last known
+// on, and the fact that webhooks arrive at all.
+func (o *owner) watch(ctx context.Context) error {
+	s, err := o.js.Stream(ctx, o.topology.Records())
+	if err != nil {
+		return fmt.Errorf("watch events: %w", err)
+	}
+	prefix := "wazzup." + o.cfg.Account + ".evt."
+	for _, filter := range []string{"message.>", "status.>", "channel.>"} {
+		some, err := o.ledger.Any(ctx, prefix+filter)
+		if err != nil {
+			return fmt.Errorf("watch events: %w", err)
+		}
+		o.webhooks = o.webhooks || some
+	}
+	if !o.webhooks {
+		o.log.Warn().Msg("no_webhook_has_ever_arrived")
+	}
+	states, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{prefix + "channel.>", prefix + "channels"},
+		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
+	})
+	if err != nil {
+		return fmt.Errorf("watch channel states: %w", err)
+	}
+	following, err := states.Consume(o.channelEvent, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		o.log.Debug().Err(err).Msg("channel_watch_interrupted") // it goes on by itself
+	}))
+	if err != nil {
+		return fmt.Errorf("watch channel states: %w", err)
+	}
+	o.onClose(func() {
+		following.Stop()
+		<-following.Closed()
+	})
+	return nil
+}
+
+// channelEvent takes in a stored channel event. The stored time tells which of
+// two states is the later one.
+func (o *owner) channelEvent(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return
+	}
+	var channels []wazzup.Channel
+	if strings.HasSuffix(m.Subject(), ".channels") {
+		if channels, err = wazzup.DecodeChannels(m.Data()); err != nil {
+			return // ingest stored what the vendor sent; what is no list says nothing
+		}
+	} else {
+		var one wazzup.Channel
+		if json.Unmarshal(m.Data(), &one) != nil {
+			return
+		}
+		channels = []wazzup.Channel{one}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopping {
+		return
+	}
+	o.webhooks = true
+	for _, ch := range channels {
+		if ch.ChannelID != "" {
+			o.channelState(ch.ChannelID, ch.State, meta.Timestamp)
+		}
+	}
+}
+
+// breakerChanged tells operators of a breaker.
+func (o *owner) breakerChanged(change BreakerChange) {
+	if change.Again {
+		return // it was told when it opened
+	}
+	name, opensOn := schema.OpsBreakerClosed, ""
+	if change.Open {
+		name, opensOn = schema.OpsBreakerOpened, "a probe at "+schema.FormatTime(change.RetryAt)
+	}
+	// The breaker calls back from within Allow and done, under the owner's mutex.
+	o.ops(name, change.Channel, string(change.Family), opensOn)
+}

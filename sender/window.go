@@ -1,0 +1,114 @@
+package sender
+
+import (
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+)
+
+// window keeps an account within its limit of requests in any interval of a
+// length, wherever the interval begins.
+//
+// The vendor counts a request when it arrives, which is some time between the
+// start of the call and its answer. A token is therefore taken before the start
+// and comes free one length after the answer: of any limit+1 calls, the one that
+// starts last would still find the others counted if all arrived within one
+// length. The price is one answer time a window.
+type window struct {
+	limit rate.Rate
+	held  int         // tokens of calls without an answer yet
+	freed []time.Time // when each token of an answered call comes free, ascending
+	floor time.Time   // nothing before: the former owner's calls are not known
+}
+
+func newWindow(limit rate.Rate) *window { return &window{limit: limit} }
+
+// assumeFull makes the window act as if all its calls had just been answered.
+func (w *window) assumeFull(now time.Time) {
+	if w.limit.N > 0 {
+		w.floor = now.Add(w.limit.Per)
+	}
+}
+
+// take takes a token. When there is none, at tells when to ask again; it is zero
+// if that depends on an answer.
+func (w *window) take(now time.Time, share float64) (at time.Time, ok bool) {
+	if w.limit.N == 0 {
+		return time.Time{}, true
+	}
+	if now.Before(w.floor) {
+		return w.floor, false
+	}
+	w.expire(now)
+	limit := max(int(float64(w.limit.N)*share), 1)
+	if w.held+len(w.freed) < limit {
+		w.held++
+		return time.Time{}, true
+	}
+	if over := w.held + len(w.freed) - limit; over < len(w.freed) {
+		return w.freed[over], false
+	}
+	return time.Time{}, false
+}
+
+// answered gives the token back one length after now.
+func (w *window) answered(now time.Time) {
+	if w.limit.N == 0 {
+		return
+	}
+	w.held--
+	w.freed = append(w.freed, now.Add(w.limit.Per))
+}
+
+// unused gives the token back at once: no call was made.
+func (w *window) unused() {
+	if w.limit.N > 0 {
+		w.held--
+	}
+}
+
+func (w *window) expire(now time.Time) {
+	n := 0
+	for n < len(w.freed) && !w.freed[n].After(now) {
+		n++
+	}
+	w.freed = append(w.freed[:0], w.freed[n:]...)
+}
+
+// busy lists when the tokens of the last calls come free, for the hand-over.
+func (w *window) busy(now time.Time) []time.Time {
+	w.expire(now)
+	return append([]time.Time(nil), w.freed...)
+}
+
+// inherit takes over the calls of the owner before.
+func (w *window) inherit(freed []time.Time) {
+	if w.limit.N > 0 {
+		w.freed = append(w.freed[:0], freed...)
+	}
+}
+
+// pace spreads the calls of one lane evenly, with jitter, so that they look like
+// a person's and never come as a burst.
+type pace struct {
+	limit rate.Rate
+	next  time.Time
+}
+
+// ready tells whether a call may start now, or when.
+func (p *pace) ready(now time.Time) (at time.Time, ok bool) {
+	if p.limit.N == 0 || !now.Before(p.next) {
+		return time.Time{}, true
+	}
+	return p.next, false
+}
+
+// started puts the next call one spacing later, up to a fifth more by random.
+// Since the jitter only ever adds, no interval holds more than the limit.
+func (p *pace) started(now time.Time, random float64) {
+	if p.limit.N == 0 {
+		return
+	}
+	spacing := p.limit.Per / time.Duration(p.limit.N)
+	p.next = now.Add(spacing + time.Duration(float64(spacing)*random/5))
+}
