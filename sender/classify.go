@@ -270,7 +270,7 @@ func codeTable() [27]codeRow {
 type unlistedEffect int
 
 const (
-	unlistedSame   unlistedEffect = iota // nothing: the status says it all
+	unlistedSame   unlistedEffect = iota // nothing
 	unlistedNamed                        // the verdict stays, an operator event names the code
 	unlistedDecide                       // of a send, the code counts: refused for good, and an operator event
 )
@@ -307,7 +307,7 @@ func statusTable() [13]statusRow {
 		}},
 		{404, 405, unlistedDecide, verdicts{
 			send:   closeAccountVerdict(BreakerHealthy, "no such route: the address is wrong"),
-			repeat: rejectVerdict("not there (a delete: done)"),
+			repeat: rejectVerdict("not there, or not to be had that way"),
 		}},
 		{408, 408, unlistedNamed, verdicts{
 			send:   unknownFateVerdict(BreakerChannel, "the vendor gave up waiting"),
@@ -316,7 +316,7 @@ func statusTable() [13]statusRow {
 		{413, 413, unlistedNamed, bothFamilies(rejectVerdict("too large"))},
 		{415, 415, unlistedNamed, bothFamilies(rejectVerdict("not the type the vendor takes"))},
 		{429, 429, unlistedSame, bothFamilies(pauseAccountVerdict("too many requests; this one had no effect"))},
-		{400, 499, unlistedDecide, bothFamilies(rejectUnlisted("any other refusal, with or without a code"))},
+		{400, 499, unlistedSame, bothFamilies(rejectUnlisted("any other refusal, with or without a code"))},
 		{500, 599, unlistedNamed, verdicts{
 			send:   unknownFateVerdict(BreakerChannel, "a fault of the vendor after the request was written"),
 			repeat: retryVerdict(BreakerFamily, "a fault of the vendor"),
@@ -397,7 +397,10 @@ func faultVerdict(family Family, fault wazzup.Fault, phase schema.Phase) Verdict
 		}
 		return row.written.of(family)
 	}
-	// No answer and no fault: whoever built such a value does not know either.
+	// No answer and no fault: of a command whose worker died, for instance.
+	if phase == schema.PhaseNotSent {
+		return retryFreeVerdict(BreakerNothing, "no call was made")
+	}
 	v := badAnswerVerdicts()
 	return v.of(family)
 }

@@ -30,7 +30,7 @@ func ClassificationMarkdown() string {
 	}
 	b.WriteString("\n¹ An operator event names a code that is not in the first table. " +
 		"² The same, and a send that meets such a code is rejected. " +
-		"A DELETE that meets 404 is done.\n")
+		"A DELETE of a sync that meets 404 is done.\n")
 	b.WriteString("\nWithout a whole answer, what failed and how far the request got decide:\n\n")
 	mdTableHead(&b, "failure")
 	for _, row := range faultTable() {
@@ -64,6 +64,9 @@ func mdTableRow(b *strings.Builder, first string, v verdicts) {
 // inWords is the class and the action of one cell.
 func (v *Verdict) inWords() string {
 	words := string(v.Class) + ": " + strings.ReplaceAll(string(v.Action), "_", " ")
+	if v.Action == ActionUnknown {
+		words = string(v.Class) + ": evidence first"
+	}
 	if v.Limit > 0 {
 		words = fmt.Sprintf("%s: retry, at most %d calls, then reject", v.Class, v.Limit)
 	}

@@ -27,7 +27,7 @@ const (
 	CodeAccountNotFound             = "ACCOUNT_NOT_FOUND"
 	CodeContactNotFound             = "CONTACT_NOT_FOUND"
 	CodeChannelNoMoney              = "CHANNEL_NO_MONEY"
-	CodeChannelUnavailable   = "MESSAGE_CHANNEL_UNAVAILABLE"
+	CodeChannelUnavailable          = "MESSAGE_CHANNEL_UNAVAILABLE"
 	CodeContactDetailNotFound       = "CONTACT_DETAIL_NOT_FOUND"
 	CodeMessagesAbnormalSend        = "MESSAGES_ABNORMAL_SEND"
 	CodeMessagesInvalidContactType  = "MESSAGES_INVALID_CONTACT_TYPE"
@@ -151,12 +151,7 @@ func sameWord(a, b string) bool {
 	}
 }
 
-func singular(code string) string {
-	if rest, ok := strings.CutPrefix(code, "MESSAGES_"); ok {
-		return code[:len("MESSAGE")] + "_" + rest
-	}
-	return code
-}
+func singular(code string) string { return strings.ReplaceAll(code, "MESSAGES_", "MESSAGE_") }
 
 // repeatsStatus reports whether a code says no more than the HTTP status:
 // frameworks write {"error":"Forbidden"} under a 403. Such a word is the
