@@ -71,7 +71,7 @@ func (o *owner) judge(c *command, a wazzup.Answer, v Verdict) outcome {
 		return o.retry(c, e, v.SpendsAttempt)
 	case ActionPauseAccount:
 		o.mu.Lock()
-		until := o.pauseAccount(a.RetryAfter)
+		until := o.pauseAccount(a)
 		o.mu.Unlock()
 		out := o.retry(c, e, false)
 		out.retryAt = until

@@ -221,7 +221,7 @@ func (o *owner) query(ctx context.Context, call func(context.Context) wazzup.Ans
 	a := call(ctx)
 	if v := Classify(FamilyQuery, a); v.Action == ActionPauseAccount {
 		o.mu.Lock()
-		o.pauseAccount(a.RetryAfter)
+		o.pauseAccount(a)
 		o.mu.Unlock()
 	}
 	return a, nil

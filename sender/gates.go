@@ -365,12 +365,12 @@ func (o *owner) openAccount() {
 
 // pauseAccount holds every call after a 429, until the vendor's hint or, without
 // one, for a window's length.
-func (o *owner) pauseAccount(hint time.Duration) time.Time {
-	if hint <= 0 {
-		hint = max(o.cfg.Rate.Per, time.Second)
+func (o *owner) pauseAccount(a wazzup.Answer) time.Time {
+	pause := max(o.cfg.Rate.Per, time.Second)
+	if a.HasRetryAfter {
+		pause = min(a.RetryAfter, MaxRetryAfter)
 	}
-	until := time.Now().Add(hint)
-	if until.After(o.pausedUntil) {
+	if until := time.Now().Add(pause); until.After(o.pausedUntil) {
 		o.pausedUntil = until
 	}
 	o.wakeAt(o.pausedUntil)

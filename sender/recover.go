@@ -91,12 +91,7 @@ func (o *owner) idTaken(c *command, pending *outcome, last *queue.Record) {
 		out = final(schema.StateDuplicate)
 		out.original = &schema.Original{State: stateOf(last), Seq: last.Origin.Seq}
 	default:
-		out = invalid([]schema.Fault{{
-			Field: "id", Code: "ID_REUSED",
-			Description: "another command with this id has another body, kind or channel",
-		}})
-		out.err.Code = "ID_REUSED"
-		out.err.Description = "the id belongs to another command"
+		out = invalid([]schema.Fault{schema.NewFault("id", schema.FaultIDReused)})
 	}
 	o.later(func() { o.conclude(c, out) })
 }
