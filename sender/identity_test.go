@@ -61,9 +61,9 @@ func TestIdentity(t *testing.T) {
 			{schema.KindBulk, body, "", schema.StateInvalid, "ID_REUSED"},
 		}, 1},
 		{"invalid leaves the id free", []step{
-			{schema.KindSend, strings.Replace(body, "one", " ", 1), "", schema.StateInvalid, "MESSAGE_TEXT_CAN_NOT_BE_BLANK"},
+			{schema.KindSend, strings.Replace(body, "one", " ", 1), "", schema.StateInvalid, "INVALID"},
 			{schema.KindSend, body, "", schema.StateSent, ""},
-			{schema.KindSend, strings.Replace(body, "one", " ", 1), "", schema.StateInvalid, "MESSAGE_TEXT_CAN_NOT_BE_BLANK"},
+			{schema.KindSend, strings.Replace(body, "one", " ", 1), "", schema.StateInvalid, "INVALID"},
 			{schema.KindSend, body, "", schema.StateDuplicate, ""},
 		}, 1},
 		{"id from the header", []step{

@@ -362,6 +362,9 @@ func (o *owner) enter() { o.active++ }
 
 func (o *owner) leave() {
 	o.active--
+	if o.active < 0 {
+		panic("sender: more work ended than began")
+	}
 	if o.stopping && o.active == 0 {
 		o.closeDrained()
 	}

@@ -13,7 +13,6 @@ import (
 //
 //	claim ── durable ──> expiry ──> call ──> classify ──> conclude
 func (o *owner) carry(c *command) {
-	c.calling = true
 	o.claim(c, func() {
 		o.callers.run(func() {
 			if out := o.tooLate(c); out != nil {
@@ -44,6 +43,7 @@ func (o *owner) claim(c *command, then func()) {
 			return
 		}
 		c.expect, c.attempt, c.waits = seq, r.Attempt, nil
+		c.calling = true
 		o.enter()
 		o.mu.Unlock()
 		then()

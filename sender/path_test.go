@@ -61,8 +61,8 @@ func TestOutcomes(t *testing.T) {
 		{"dropped", `"text":"dropped"`, []schema.State{schema.StateUnknown, schema.StateDead}, "FATE_UNKNOWN", 1},
 		{"resent", `"text":"resent","onUnknown":"resend"`, []schema.State{schema.StateUnknown, schema.StateRetrying, schema.StateSent}, "", 2},
 		{"expired", `"text":"expired","expireAt":"2020-01-01T00:00:00Z"`, []schema.State{schema.StateExpired}, "", 0},
-		{"invalid", `"text":"","content":"x","surprise":1`, []schema.State{schema.StateInvalid}, "VALIDATION_ERROR", 0},
-		{"blank", `"text":" "`, []schema.State{schema.StateInvalid}, "MESSAGE_TEXT_CAN_NOT_BE_BLANK", 0},
+		{"invalid", `"text":"","content":"x","surprise":1`, []schema.State{schema.StateInvalid}, "INVALID", 0},
+		{"blank", `"text":" "`, []schema.State{schema.StateInvalid}, "INVALID", 0},
 	}
 	for i, tt := range tests {
 		// A chat each, since a chat waits for a command in doubt.
