@@ -70,8 +70,11 @@ func (p *program) main() int {
 		return ExitOK
 	}
 	for _, line := range Faults(err) {
+		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, name+": ") {
+			line = name + ": " + line // a list is indented under a line that has it
+		}
 		// There is nowhere left to tell of a standard error that is closed.
-		_, _ = fmt.Fprintf(p.stderr, "%s: %s\n", name, line)
+		_, _ = fmt.Fprintln(p.stderr, line)
 	}
 	return exitCode(err)
 }

@@ -58,6 +58,7 @@ func TestMainExitCode(t *testing.T) {
 		{name: "cancelled for another reason", err: context.Canceled, code: 1, stderr: "relay: context canceled\n"},
 		{name: "configuration", err: configFaults, code: 2, stderr: "relay: NATS_CA: not there\nrelay: NATS_KEY: missing\n"},
 		{name: "wrapped configuration", err: fmt.Errorf("start: %w", configFaults), code: 2, stderr: "relay: start: NATS_CA: not there\nrelay: NATS_KEY: missing\n"},
+		{name: "a list", err: errors.New("relay: 2 faults:\n  A: x\n  B: y"), code: 1, stderr: "relay: 2 faults:\n  A: x\n  B: y\n"},
 		{name: "own exit code", err: exitCode(3), code: 3, stderr: "relay: exit\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
