@@ -119,11 +119,16 @@ func TestIdentity(t *testing.T) {
 func TestOrderWithinAChat(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, simulator.Config{})
-	// Every fifth message is first refused for the moment, so that the chat waits.
-	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{TextContains: "-5"}, Status: 400, Code: "MESSAGES_CAN_NOT_ADD", Times: 20}); err != nil {
-		t.Fatal(err)
-	}
 	const chats, each = 20, 10
+	// Some messages are first refused for the moment, so that their chats wait.
+	for chat := range chats {
+		if err := r.sim.AddRule(simulator.Rule{
+			Match:  simulator.Match{ChatID: fmt.Sprintf("7900000%04d", chat), Text: fmt.Sprintf("m-%d", chat%each)},
+			Status: 400, Code: "MESSAGE_DOWNLOAD_CONTENT_ERROR", Times: 2,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range each {
 		for chat := range chats {
 			r.send(fmt.Sprintf("c%d-%d", chat, i), fmt.Sprintf("7900000%04d", chat), fmt.Sprintf("m-%d", i))

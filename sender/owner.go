@@ -29,6 +29,7 @@ const (
 	discoverEvery  = time.Second      // how soon the first command of a new lane is found
 	holdEvery      = 40 * time.Second // well within the lanes' ack wait
 	tokenPoll      = 20 * time.Millisecond
+	breakerOpenMax = time.Minute      // after it, a channel that came back is surely found out
 	settleGrace    = 2 * time.Second // for records and events after the last call
 )
 
@@ -109,7 +110,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 
 		noncePrefix: nuid.Next()[12:],
 	}
-	o.breakers = NewBreakers(BreakerConfig{}, o.breakerChanged)
+	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())
 	return o
