@@ -3,6 +3,7 @@ package ingest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,8 @@ import (
 //     server keeps one;
 //   - qr, active, qr are three events;
 //   - a body that says several things about one channel adds nothing when it is
-//     replayed: the last event's id tells that it was this body's last word.
+//     replayed, and only the rest when its beginning is stored: the last event's
+//     id tells how far this very body has come.
 type change struct {
 	hash string // of the item
 }
@@ -28,20 +30,23 @@ type change struct {
 // place, with the tail of their event's id.
 func pending(changes []change, last Last) map[int]string {
 	chains := chain(changes)
-	current := ""
-	if last.Seq != 0 {
-		if lastChain(last.ID) == chains[len(chains)-1] {
-			return nil
-		}
-		current = hash(last.Body)
-	}
-	base := strconv.FormatUint(last.Seq, 10)
 	news := make(map[int]string)
-	for i, c := range changes {
-		if c.hash == current {
+	base := strconv.FormatUint(last.Seq, 10)
+	next, current := 0, ""
+	if last.Seq != 0 {
+		current = hash(last.Body)
+		// What is stored may be this body's own beginning, posted at the same
+		// time or not acknowledged to the end: go on as that post does.
+		before, said := splitTail(last.ID)
+		if i := slices.Index(chains, said); i >= 0 {
+			base, next = before, i+1
+		}
+	}
+	for i := next; i < len(changes); i++ {
+		if changes[i].hash == current {
 			continue
 		}
-		current = c.hash
+		current = changes[i].hash
 		news[i] = base + "-" + chains[i]
 	}
 	return news
@@ -65,8 +70,16 @@ func chain(changes []change) []string {
 	return chains
 }
 
-func lastChain(id string) string {
-	return id[strings.LastIndexByte(id, '-')+1:]
+// splitTail takes the base and the chain from an event's id.
+func splitTail(id string) (base, chain string) {
+	head, chain := cutLast(id)
+	_, base = cutLast(head)
+	return base, chain
+}
+
+func cutLast(s string) (before, after string) {
+	i := strings.LastIndexByte(s, '-')
+	return s[:max(i, 0)], s[i+1:]
 }
 
 // anyStateSubject matches the events of one channel, whatever its state.
