@@ -179,7 +179,7 @@ func (d *decoding) splitMessage(raw *rawMessage) bool {
 // notJSON tells a text that only nests too deep for the decoder (10,000 levels)
 // from one that is no JSON.
 func (d *decoding) notJSON(body []byte) {
-	if depth(body) > MaxDepth {
+	if deeper(body, MaxDepth) {
 		d.faults.add("", FaultTooDeep)
 		return
 	}

@@ -6,6 +6,8 @@
 // are in the folder json and are embedded; a test keeps the two equal.
 //
 // Read in this order: kind.go and state.go (the words), key.go and subject.go
-// (where things travel), command.go and validate.go (what producers say),
-// event.go (what they hear back).
+// (where things travel), command.go and produce.go (what producers say),
+// decode.go, validate.go and sync.go (the rules it must meet), fault.go (how a
+// broken rule is named), fingerprint.go (what the same command is), event.go and
+// encode.go (what consumers hear back).
 package schema

@@ -213,6 +213,9 @@ func (l *faultList) addText(field, code, description string) {
 	}
 }
 
+// full reports whether nothing more can be added.
+func (l *faultList) full() bool { return len(*l) >= MaxFaults }
+
 // cut returns at most the first n characters of s.
 func cut(s string, n int) string {
 	if len(s) <= n || utf8.RuneCountInString(s) <= n {

@@ -13,8 +13,8 @@ import (
 // white space and the escapes in strings, and differs otherwise. Numbers count
 // by their text (1 and 1.0 differ), so that no large id is rounded.
 //
-// A body that is no strict JSON (RFC 7493) counts by its bytes. Channel is the
-// subject's token. The result is the first half of a SHA-256 over kind, channel
+// A body that is no strict JSON (RFC 7493), or larger or deeper than any command
+// may be, counts by its bytes. Channel is the subject's token. The result is the first half of a SHA-256 over kind, channel
 // and the body in the canonical form of RFC 8785, but for the numbers. It is
 // stored, so it never changes.
 func Fingerprint(kind Kind, channel string, body []byte) [16]byte {
@@ -24,7 +24,12 @@ func Fingerprint(kind Kind, channel string, body []byte) [16]byte {
 	buf = append(buf, channel...)
 	buf = append(buf, 0, 'j')
 	head := len(buf)
-	buf, ok := appendCanonical(buf, body, flatLevels)
+	// Putting members in order moves every level once more, so that a deep body
+	// would take a second.
+	ok := len(body) <= MaxBodySize && !deeper(body, MaxDepth)
+	if ok {
+		buf, ok = appendCanonical(buf, body, flatLevels)
+	}
 	if !ok {
 		buf = append(buf[:head-1], 'b')
 		buf = append(buf, body...)

@@ -76,6 +76,21 @@ func TestFingerprintSeparates(t *testing.T) {
 	}
 }
 
+// What no command may be is not worth the time that its canonical form takes.
+func TestFingerprintOfWhatIsTooLargeOrTooDeep(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"large": `[1` + strings.Repeat(" ", schema.MaxBodySize) + `]`,
+		"deep":  nested(schema.MaxDepth + 1),
+	} {
+		a := schema.Fingerprint(schema.KindSend, channel, []byte(body))
+		b := schema.Fingerprint(schema.KindSend, channel, []byte(body+" "))
+		if a == b {
+			t.Errorf("%s: does not count by its bytes", name)
+		}
+	}
+}
+
 // Fingerprints are stored: a change would make every repeat an ID_REUSED.
 func TestFingerprintIsStable(t *testing.T) {
 	t.Parallel()

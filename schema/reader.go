@@ -113,6 +113,15 @@ func kindOf(raw []byte) jsontext.Kind { return jsontext.Value(raw).Kind() }
 // clean reports whether a value has neither duplicate names nor bad UTF-8.
 func clean(raw []byte) bool { return jsontext.Value(raw).IsValid() }
 
+// deeper reports whether arrays and objects are nested more than limit deep.
+func deeper(raw []byte, limit int) bool {
+	// Most texts have too few brackets to need a closer look.
+	if bytes.Count(raw, []byte{'{'})+bytes.Count(raw, []byte{'['}) <= limit {
+		return false
+	}
+	return depth(raw) > limit
+}
+
 // depth counts how deep arrays and objects are nested, 0 for a scalar. It does
 // not need the text to be JSON.
 func depth(raw []byte) int {
@@ -141,8 +150,8 @@ func depth(raw []byte) int {
 }
 
 // sweep finds every duplicate name and every bad text in the value that the
-// reader stands before, and reports it under its path. The value must be JSON
-// and no deeper than MaxDepth.
+// reader stands before, and reports it under its path, until the faults are
+// full. The value must be JSON and no deeper than MaxDepth.
 func (r *reader) sweep(path string, faults *faultList) {
 	switch r.dec.PeekKind() {
 	case jsontext.KindBeginObject:
@@ -152,7 +161,7 @@ func (r *reader) sweep(path string, faults *faultList) {
 			return
 		}
 		for i := 0; ; i++ {
-			if ok, err := r.more(); !ok || err != nil {
+			if ok, err := r.more(); !ok || err != nil || faults.full() {
 				return
 			}
 			r.sweep(path+"["+strconv.Itoa(i)+"]", faults)
@@ -174,7 +183,7 @@ func (r *reader) sweepObject(path string, faults *faultList) {
 	}
 	seen := map[string]bool{}
 	for {
-		if ok, err := r.more(); !ok || err != nil {
+		if ok, err := r.more(); !ok || err != nil || faults.full() {
 			return
 		}
 		raw, err := r.value()

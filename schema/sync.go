@@ -64,7 +64,7 @@ func (d *decoding) syncObject(c *Command, body []byte) bool {
 	d.checkRest()
 	raw, _ := d.splitSync(object)
 	if !isArray(raw.items) {
-		d.item(c.Sync, path{}, object, 0)
+		d.item(c.Sync, path{}, object, 0, false)
 		return true
 	}
 	c.ID, c.Meta, c.Group = d.identity(&raw)
@@ -160,19 +160,25 @@ func (d *decoding) items(s *Sync, list path, raw []byte) {
 	if list.prefix != "" {
 		outer = 2 // and the envelope around it
 	}
+	// Most lists are clean as a whole, which is found out much faster than item
+	// by item.
+	strict := !deeper(raw, MaxDepth-outer+1) && clean(raw)
 	for i, item := range all {
-		d.item(s, list.at(i), item, outer)
+		if d.faults.full() {
+			return
+		}
+		d.item(s, list.at(i), item, outer, strict)
 	}
 }
 
 // item checks one item that lies outer levels deep in the body, and appends it
-// if it is usable.
-func (d *decoding) item(s *Sync, p path, raw []byte, outer int) {
-	if depth(raw)+outer > MaxDepth {
+// if it is usable. It is known to be neither too deep nor unclean if strict.
+func (d *decoding) item(s *Sync, p path, raw []byte, outer int, strict bool) {
+	if !strict && deeper(raw, MaxDepth-outer) {
 		d.faults.add(p.String(), FaultTooDeep)
 		return
 	}
-	if !clean(raw) {
+	if !strict && !clean(raw) {
 		d.reader.reset(raw)
 		d.reader.sweep(p.String(), &d.faults)
 	}
@@ -350,6 +356,9 @@ func (d *decoding) chats(p path, raw []byte) {
 	}
 	list := path{prefix: p.String()}
 	for i, chat := range d.reader.elements(raw) {
+		if d.faults.full() {
+			return
+		}
 		q := list.at(i)
 		if chat[0] != '{' {
 			d.faults.addText(q.String(), FaultWrongType, "must be an object")
@@ -380,6 +389,9 @@ func (d *decoding) references(p path, raw []byte) {
 	}
 	list := path{prefix: p.String()}
 	for i, ref := range d.reader.elements(raw) {
+		if d.faults.full() {
+			return
+		}
 		switch kindOf(ref) {
 		case jsontext.KindString, jsontext.KindNumber, jsontext.KindBeginObject:
 		default:

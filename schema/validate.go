@@ -184,7 +184,7 @@ func (d *decoding) meta(raw []byte) json.RawMessage {
 	case len(raw) > MaxMetaSize:
 		d.faults.addText(field, FaultTooLong, "must not be larger than 4096 bytes")
 		return nil
-	case depth(raw)+1 > MaxDepth:
+	case deeper(raw, MaxDepth-1):
 		d.faults.add(field, FaultTooDeep)
 		return nil
 	case !clean(raw):
