@@ -124,6 +124,13 @@ func ConnectNATS(cfg NATSConfig) (*NATS, error) {
 	return n, nil
 }
 
+// Check names what is wrong with the configuration, files included, as
+// [ConnectNATS] would, without connecting.
+func (cfg NATSConfig) Check() error {
+	_, err := cfg.options()
+	return err
+}
+
 // options are those that the configuration asks for.
 func (cfg NATSConfig) options() ([]nats.Option, error) {
 	login, loginErr := cfg.credentials()
