@@ -39,7 +39,7 @@ type Delivery struct {
 	Attempt int             `json:"attempt"` // from 1
 	Items   map[string]int  `json:"items"`   // number of items by key of the body
 	Body    json.RawMessage `json:"body"`
-	Status  int             `json:"status"`          // of the receiver's answer; 0 = none
+	Status  int             `json:"status"`         // of the receiver's answer; 0 = none
 	Error   string          `json:"error,omitzero"` // why there was none
 	Took    Duration        `json:"took"`
 	GivenUp bool            `json:"givenUp,omitzero"` // no further attempt follows
@@ -280,15 +280,17 @@ func (o *outbox) take(now time.Time) (h *hook, to string, wait time.Duration) {
 	return h, o.url, 0
 }
 
-// earliest is the parcel that is due first, and its key.
+// earliest is the parcel that is due first, and its key (of a retry, or if
+// there is none, keyMessages).
 func (o *outbox) earliest(withRetries bool) (key string, first *parcel) {
+	key = keyMessages
 	for _, k := range webhookKeys() {
 		if p := *o.items[k]; len(p) > 0 && (first == nil || p[0].before(first)) {
 			key, first = k, p[0]
 		}
 	}
 	if p := o.retries; withRetries && len(p) > 0 && (first == nil || p[0].before(first)) {
-		key, first = "", p[0]
+		first = p[0]
 	}
 	return key, first
 }
@@ -309,17 +311,12 @@ func (o *outbox) gather(key string, now time.Time) *hook {
 	gathered := make(map[string][]json.RawMessage, 1)
 	size := 0
 	for size < o.cfg.BatchSize {
-		p := *o.items[key]
-		if len(p) == 0 || p[0].due.After(now) {
-			if !o.cfg.Mixed {
-				break
-			}
-			next, first := o.earliest(false)
-			if first == nil || first.due.After(now) || next == keyChannelsList {
-				break
-			}
-			key = next
-			continue
+		if o.cfg.Mixed {
+			key, _ = o.earliest(false)
+		}
+		waiting := *o.items[key]
+		if len(waiting) == 0 || waiting[0].due.After(now) || key == keyChannelsList {
+			break
 		}
 		gathered[key] = append(gathered[key], o.pop(key).item)
 		size++

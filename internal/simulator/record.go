@@ -18,9 +18,9 @@ type Request struct {
 	Method    string          `json:"method"`
 	Path      string          `json:"path"`
 	Query     string          `json:"query,omitzero"`
-	Header    http.Header     `json:"headers"`             // without Authorization
+	Header    http.Header     `json:"headers"`            // without Authorization
 	Body      json.RawMessage `json:"body,omitzero"`      // what is no JSON stands here as a JSON string
-	Status    int             `json:"status"`              // of the answer; 0 = none was given, or none yet
+	Status    int             `json:"status"`             // of the answer; 0 = none was given, or none yet
 	Code      string          `json:"code,omitzero"`      // of an error answer
 	Fault     Fault           `json:"fault,omitzero"`     // that the request met
 	MessageID string          `json:"messageId,omitzero"` // of the message that was accepted, whether or not it was answered

@@ -43,7 +43,7 @@ type Server struct {
 	halt  func() // shutdown, once
 
 	mu          sync.Mutex // taken before outbox.mu where both are
-	live        Config // as tuned
+	live        Config     // as tuned
 	view        View
 	run         int // counts the resets
 	requests    ring[*entry]
