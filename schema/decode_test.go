@@ -52,8 +52,9 @@ func messageCases() []decodeCase {
 	urlCase := func(name, link string, want ...string) decodeCase {
 		return textCase("url "+name, `,"content":"`+link+`"`, want...)
 	}
-	but := func(c decodeCase, beyond string) decodeCase {
-		c.beyond = beyond
+	syntaxCase := func(name, link string) decodeCase {
+		c := urlCase(name, link, "content NOT_A_URL")
+		c.beyond = ofSyntax
 		return c
 	}
 	return []decodeCase{
@@ -212,11 +213,11 @@ func messageCases() []decodeCase {
 		urlCase("opaque", "https:example.com", "content NOT_A_URL"),
 		urlCase("with a space", "https://example.com/a b", "content NOT_A_URL"),
 		urlCase("with a line end", `https://example.com/a\n`, "content NOT_A_URL"),
-		but(urlCase("host of a port only", "https://:80/a", "content NOT_A_URL"), ofSyntax),
-		but(urlCase("host of a user only", "https://u@/a", "content NOT_A_URL"), ofSyntax),
-		but(urlCase("port too high", "https://example.com:65536/", "content NOT_A_URL"), ofSyntax),
-		but(urlCase("port zero", "https://example.com:0/", "content NOT_A_URL"), ofSyntax),
-		but(urlCase("bad escape", "https://example.com/%zz", "content NOT_A_URL"), ofSyntax),
+		syntaxCase("host of a port only", "https://:80/a"),
+		syntaxCase("host of a user only", "https://u@/a"),
+		syntaxCase("port too high", "https://example.com:65536/"),
+		syntaxCase("port zero", "https://example.com:0/"),
+		syntaxCase("bad escape", "https://example.com/%zz"),
 		urlCase("of 8192", "https://example.com/"+strings.Repeat("a", 8172)),
 		urlCase("of 8193", "https://example.com/"+strings.Repeat("a", 8173), "content TOO_LONG"),
 		{name: "refMessageId empty", body: send(`"refMessageId":""`), want: []string{"refMessageId EMPTY"}},
@@ -639,6 +640,7 @@ func TestFaultsDoNotEchoValues(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // AllocsPerRun counts the allocations of everything that runs
 func TestDecodeAllocates(t *testing.T) {
 	body := []byte(benchSend)
 	got := testing.AllocsPerRun(100, func() {

@@ -142,9 +142,7 @@ func examplesDecode(t *testing.T, event string, examples []any) {
 			t.Errorf("%s: example %d: %v", event, i, err)
 		}
 		text := marshal(t, v.Interface())
-		if e, ok := v.Interface().(interface {
-			AppendJSON(dst []byte) ([]byte, error)
-		}); ok {
+		if e, ok := reflect.TypeAssert[appender](v); ok {
 			var err error
 			if text, err = e.AppendJSON(nil); err != nil {
 				t.Fatal(err)
@@ -228,8 +226,7 @@ func compareObject(t *testing.T, at string, root, s map[string]any, typ reflect.
 	t.Helper()
 	var names, required []string
 	properties := object(t, s, "properties")
-	for i := range typ.NumField() {
-		field := typ.Field(i)
+	for field := range typ.Fields() {
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 		if !strings.Contains(options, "omit") {

@@ -30,7 +30,7 @@ func (r *reader) reset(src []byte) {
 func (r *reader) value() ([]byte, error) {
 	v, err := r.dec.ReadValue()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // only its presence is of interest
+		return nil, err
 	}
 	end := int(r.dec.InputOffset())
 	return r.src[end-len(v) : end : end], nil
@@ -39,7 +39,7 @@ func (r *reader) value() ([]byte, error) {
 // open reads the bracket that begins an object or an array.
 func (r *reader) open() error {
 	_, err := r.dec.ReadToken()
-	return err //nolint:wrapcheck // only its presence is of interest
+	return err
 }
 
 // more reports whether the object or array that was opened has another member;

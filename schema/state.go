@@ -51,7 +51,7 @@ func (s State) Final() bool {
 	case StateSent, StateDone, StateRejected, StateInvalid, StateDuplicate,
 		StateExpired, StateCancelled, StateDead:
 		return true
-	case StateRetrying, StateUnknown, StateDelivered, StateRead, StateFailed:
+	case StatePending, StateRetrying, StateUnknown, StateDelivered, StateRead, StateFailed:
 	}
 	return false
 }

@@ -56,13 +56,13 @@ func (d *decoding) syncObject(c *Command, body []byte) bool {
 	object, err := d.reader.value()
 	if err != nil {
 		// What came before the place where it breaks may still tell the id.
-		if raw, _ := d.splitSync(body); isArray(raw.items) {
+		if raw := d.splitSync(body); isArray(raw.items) {
 			c.ID, c.Meta, c.Group = d.identity(&raw)
 		}
 		return false
 	}
 	d.checkRest()
-	raw, _ := d.splitSync(object)
+	raw := d.splitSync(object)
 	if !isArray(raw.items) {
 		d.item(c.Sync, path{}, object, 0, false)
 		return true
@@ -83,17 +83,18 @@ func (d *decoding) identity(raw *rawSync) (id string, meta json.RawMessage, grou
 	return id, d.meta(raw.meta), d.group(raw.group)
 }
 
-// splitSync splits an object; ok is false if it breaks somewhere.
-func (d *decoding) splitSync(object []byte) (raw rawSync, ok bool) {
+// splitSync splits an object, up to the place where it breaks if it does.
+func (d *decoding) splitSync(object []byte) rawSync {
+	var raw rawSync
 	r := &d.reader
 	r.reset(object)
 	if r.open() != nil {
-		return raw, false
+		return raw
 	}
 	for {
 		quoted, value, ok, err := r.member()
 		if err != nil || !ok {
-			return raw, err == nil
+			return raw
 		}
 		name, _ := unquote(quoted)
 		var field *[]byte
