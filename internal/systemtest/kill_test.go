@@ -1,0 +1,286 @@
+//go:build system
+
+package systemtest_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// load publishes commands the way a program in any language would: subject and
+// JSON, asynchronously, and every one acknowledged.
+func (r *rig) load(channels []simulator.Channel, chats, total int) {
+	r.t.Helper()
+	for i := range total {
+		chat := i % chats
+		ch := channels[chat%len(channels)]
+		body := fmt.Sprintf(`{"id":"cmd-%06d","chatType":"whatsapp","chatId":"7900%07d","text":"%d"}`, i, chat, i)
+		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: "wazzup.main.cmd.send." + ch.ChannelID, Data: []byte(body)}); err != nil {
+			r.t.Fatal(err)
+		}
+		if i%1000 == 999 || i == total-1 {
+			select {
+			case <-r.js.PublishAsyncComplete():
+			case <-time.After(30 * time.Second):
+				r.t.Fatal("publishing was not acknowledged")
+			}
+		}
+	}
+}
+
+func whatsapps(n int) []simulator.Channel {
+	channels := make([]simulator.Channel, n)
+	for i := range channels {
+		channels[i] = simulator.Channel{
+			ChannelID: fmt.Sprintf("b0000000-0000-4000-8000-%012d", i), Transport: "whatsapp",
+			PlainID: fmt.Sprintf("7999%07d", i), State: simulator.StateActive,
+		}
+	}
+	return channels
+}
+
+// check holds the promises to what the vendor got and what was stored.
+func (r *rig) check(total int, finals []schema.CommandEvent, onlySent bool) (dead int) {
+	r.t.Helper()
+	states := make(map[uint64]schema.State)
+	for _, e := range finals {
+		if before, twice := states[e.Seq]; twice {
+			r.t.Errorf("command %d ended twice: %s and %s", e.Seq, before, e.State)
+		}
+		states[e.Seq] = e.State
+		switch {
+		case e.State == schema.StateSent:
+		case e.State == schema.StateDead && !onlySent:
+			dead++
+			if e.Error == nil || e.Error.Reason != schema.ReasonNoWebhooks || e.Error.Class != schema.ClassUnknown {
+				r.t.Errorf("command %d is dead with %+v, want unknown for want of webhooks", e.Seq, e.Error)
+			}
+		default:
+			r.t.Errorf("command %d ended %s %+v", e.Seq, e.State, e.Error)
+		}
+	}
+	if len(states) != total {
+		r.t.Errorf("%d commands ended, want %d", len(states), total)
+	}
+	seen := make(map[string]int)
+	last := make(map[string]int)
+	for _, s := range r.sim.Sends() {
+		seen[s.Text]++
+		if seen[s.Text] > 1 {
+			r.t.Errorf("message %s was requested %d times", s.Text, seen[s.Text])
+		}
+		var n int
+		if _, err := fmt.Sscan(s.Text, &n); err != nil {
+			r.t.Fatal(err)
+		}
+		if before, ok := last[s.ChatID]; ok && n <= before {
+			r.t.Errorf("chat %s got %d after %d", s.ChatID, n, before)
+		}
+		last[s.ChatID] = n
+	}
+	if onlySent && len(seen) != total {
+		r.t.Errorf("the vendor got %d messages, want %d", len(seen), total)
+	}
+	r.waitEmpty()
+	return dead
+}
+
+// 10,000 sends over 20 channels and 500 chats: as many events, as many requests,
+// order kept, nothing left.
+func TestTenThousandSends(t *testing.T) {
+	const total = 10_000
+	channels := whatsapps(20)
+	r := newRig(t, simulator.Config{Channels: channels})
+	r.load(channels, 500, total)
+	r.collect()
+	start := time.Now()
+	w := run(t, "worker", r.env()...)
+	finals := r.waitFinals(total, 2*time.Minute)
+	t.Logf("%d sends in %v", total, time.Since(start))
+	r.check(total, finals, true)
+	if code := w.stop(); code != 0 {
+		t.Errorf("SIGTERM: exit %d, want 0", code)
+	}
+}
+
+// The worker is killed in the middle of its work and started again.
+func TestWorkerKilledUnderLoad(t *testing.T) {
+	const total, kills = 10_000, 3
+	channels := whatsapps(20)
+	r := newRig(t, simulator.Config{Channels: channels})
+	r.load(channels, 500, total)
+	r.collect()
+	w := run(t, "worker", r.env()...)
+	for i := range kills {
+		r.waitFinals((i+1)*1500, time.Minute)
+		w.kill()
+		w = run(t, "worker", r.env()...)
+	}
+	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)
+	t.Logf("%d kills left %d of %d in doubt", kills, dead, total)
+	if limit := kills * 64; dead > limit {
+		t.Errorf("%d commands in doubt, want at most the %d calls in flight", dead, limit)
+	}
+}
+
+// Worker and nats-server are killed at random moments under load.
+func TestWorkerAndServerKilledAtRandom(t *testing.T) {
+	const total, chats = 2000, 60
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	channels := whatsapps(6)
+	r := newRig(t, simulator.Config{Channels: channels})
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(30 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	r.load(channels, chats, total)
+	r.collect()
+	w := run(t, "worker", r.env()...)
+	for i, what := range []string{"worker", "server", "worker", "worker", "server", "worker", "worker"} {
+		r.waitFinals((i+1)*150, time.Minute)
+		<-time.After(time.Duration(random.IntN(200)) * time.Millisecond) // a random moment, not a wait for anything
+		if what == "worker" {
+			w.kill()
+			w = run(t, "worker", r.env()...)
+		} else {
+			r.srv.Kill()
+			r.srv.Start()
+		}
+	}
+	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)
+	t.Logf("%d of %d in doubt", dead, total)
+}
+
+// The owner is killed: the other worker's first request comes within 10 s.
+func TestTakeOver(t *testing.T) {
+	const total = 4000
+	channels := whatsapps(4)
+	r := newRig(t, simulator.Config{Channels: channels})
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(30 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	r.load(channels, 200, total)
+	r.collect()
+	first := run(t, "worker", r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
+	r.waitFinals(100, time.Minute)
+	second := run(t, "worker", r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
+	second.ready()
+	first.kill()
+	killed := time.Now()
+	before := len(r.sim.Sends())
+	if err := r.sim.Wait(t.Context(), func(v *simulator.View) bool { return len(r.sim.Sends()) > before+64 }); err != nil {
+		t.Fatal(err)
+	}
+	sends := r.sim.Sends()
+	took := sends[before].Time.Sub(killed)
+	for _, s := range sends[before:] { // calls of the dead one may still have been on their way
+		if took = s.Time.Sub(killed); took > 50*time.Millisecond {
+			break
+		}
+	}
+	t.Logf("first request of the other worker after %v", took)
+	if took > 10*time.Second {
+		t.Errorf("take-over took %v, want at most 10s", took)
+	}
+}
+
+// SIGTERM hands over at once, with nothing in doubt.
+func TestHandOver(t *testing.T) {
+	const total = 3000
+	channels := whatsapps(4)
+	r := newRig(t, simulator.Config{Channels: channels})
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(30 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	r.load(channels, 200, total)
+	r.collect()
+	w := run(t, "worker", r.env()...)
+	r.waitFinals(200, time.Minute)
+	for range 3 {
+		other := run(t, "worker", r.env()...)
+		other.ready()
+		start := time.Now()
+		if code := w.stop(); code != 0 {
+			t.Errorf("SIGTERM: exit %d, want 0", code)
+		}
+		n := len(r.sim.Sends())
+		if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.sim.Sends()) > n }); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("the hand-over took %v, want at most 2s", took)
+		}
+		w = other
+	}
+	r.check(total, r.waitFinals(total, time.Minute), true)
+}
+
+// A frozen owner that wakes up can claim nothing.
+func TestFrozenOwner(t *testing.T) {
+	const total = 4000
+	channels := whatsapps(4)
+	r := newRig(t, simulator.Config{Channels: channels})
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(20 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	r.load(channels, 200, total)
+	r.collect()
+	frozen := run(t, "worker", r.env()...)
+	r.waitFinals(200, time.Minute)
+	other := run(t, "worker", r.env()...)
+	other.ready()
+	frozen.signal(syscall.SIGSTOP)
+	r.mu.Lock()
+	done := len(r.events)
+	r.mu.Unlock()
+	r.waitFinals(done+500, time.Minute) // the other one is at work
+	frozen.signal(syscall.SIGCONT)
+	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)
+	t.Logf("%d of %d in doubt", dead, total)
+	frozen.ready() // it stands by
+}
+
+// One machine, one process: the embedded server survives the kill of its process.
+func TestEmbeddedServerSurvivesKill(t *testing.T) {
+	channels := whatsapps(4)
+	sim, err := simulator.New(simulator.Config{Channels: channels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sim.Start(t.Context(), "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sim.Close)
+	env := []string{
+		"NATS_URL=nats://" + freeAddr(t), "EMBEDDED_NATS=" + t.TempDir(), "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + sim.URL(),
+		"WAZZUP_ACCOUNT_RATE=0", "WAZZUP_RECONCILE_WAIT=100ms",
+		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
+	}
+	w := run(t, "worker", env...)
+	w.ready()
+	r := &rig{t: t, sim: sim, change: make(chan struct{})}
+	if r.nc, err = nats.Connect(env[0][len("NATS_URL="):], nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.nc.Close)
+	if r.js, err = newJetStream(r.nc); err != nil {
+		t.Fatal(err)
+	}
+	const total = 3000
+	r.load(channels, 200, total)
+	w.kill()
+	w = run(t, "worker", env...)
+	w.ready()
+	r.collect()
+	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)
+	t.Logf("%d of %d in doubt", dead, total)
+}

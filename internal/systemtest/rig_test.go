@@ -1,0 +1,307 @@
+//go:build system
+
+package systemtest_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// binaries are the programs under test, built once.
+var binaries string //nolint:gochecknoglobals // set once by TestMain
+
+func TestMain(m *testing.M) {
+	queuetest.MaybeServe()
+	os.Exit(build(m))
+}
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "wazzup-system")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	binaries = dir
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker", "../../cmd/ingest")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the programs:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// program is a running binary.
+type program struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	admin string
+	log   *lockedBuffer
+	done  chan struct{}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	var lc net.ListenConfig
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// run starts a program with these variables and nothing else of ours.
+func run(t *testing.T, name string, env ...string) *program {
+	t.Helper()
+	p := &program{t: t, admin: freeAddr(t), log: new(lockedBuffer), done: make(chan struct{})}
+	p.cmd = exec.Command(filepath.Join(binaries, name)) //nolint:noctx // ends by the test's own signals
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "ADMIN_ADDR=" + p.admin}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			text := p.log.String()
+			t.Logf("%s said (the last 4 KB):\n%s", name, text[max(len(text)-4096, 0):])
+		}
+	})
+	return p
+}
+
+func (p *program) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil && err != os.ErrProcessDone {
+		p.t.Fatal(err)
+	}
+}
+
+// kill ends the program the hard way.
+func (p *program) kill() {
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// stop asks the program to end and returns its exit code.
+func (p *program) stop() int {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		p.t.Fatal("the program did not end after SIGTERM")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// ready waits until /readyz says so.
+func (p *program) ready() {
+	p.t.Helper()
+	p.until(http.StatusOK)
+}
+
+func (p *program) until(status int) {
+	p.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(30 * time.Second)
+	for {
+		if got := p.readyz(); got == status {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			p.t.Fatalf("the program ended: %s", p.log.String())
+		case <-timeout:
+			p.t.Fatalf("/readyz never said %d", status)
+		}
+	}
+}
+
+func (p *program) readyz() int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/readyz", http.NoBody)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.StatusCode
+}
+
+// rig is a nats-server in a process of its own, the simulated vendor, and the
+// events that were stored.
+type rig struct {
+	t   *testing.T
+	srv *queuetest.Proc
+	sim *simulator.Server
+	nc  *nats.Conn
+	js  jetstream.JetStream
+
+	mu     sync.Mutex
+	events []schema.CommandEvent
+	change chan struct{}
+}
+
+func newRig(t *testing.T, cfg simulator.Config) *rig {
+	t.Helper()
+	r := &rig{t: t, srv: queuetest.Process(t), change: make(chan struct{})}
+	var err error
+	if r.sim, err = simulator.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.sim.Start(context.WithoutCancel(t.Context()), "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.sim.Close)
+	r.nc = queuetest.Conn(t, r.srv, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if r.js, err = jetstream.New(r.nc); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := queue.Ensure(t.Context(), r.js, "main", queue.Limits{
+		CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// env is a worker's configuration.
+func (r *rig) env(more ...string) []string {
+	return append([]string{
+		"NATS_URL=" + r.srv.URL(), "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + r.sim.URL(),
+		"WAZZUP_ACCOUNT_RATE=0", "WAZZUP_BULK_RATE=0", "WAZZUP_RECONCILE_WAIT=200ms", "WAZZUP_BACKOFF=20ms..200ms",
+		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
+		"LOG_FORMAT=json",
+	}, more...)
+}
+
+// collect reads every command event from the start, through reconnects.
+func (r *rig) collect() {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup.main.evt.command.>"}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	consuming, err := c.Consume(func(m jetstream.Msg) {
+		var e schema.CommandEvent
+		if err := json.Unmarshal(m.Data(), &e); err != nil {
+			r.t.Errorf("event is no JSON: %v", err)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, e)
+		close(r.change)
+		r.change = make(chan struct{})
+	}, jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {}))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(consuming.Stop)
+}
+
+// waitFinals waits until n final events are stored.
+func (r *rig) waitFinals(n int, patience time.Duration) []schema.CommandEvent {
+	r.t.Helper()
+	timeout := time.After(patience)
+	for {
+		r.mu.Lock()
+		finals := make([]schema.CommandEvent, 0, n)
+		for _, e := range r.events {
+			if e.State.Final() {
+				finals = append(finals, e)
+			}
+		}
+		change := r.change
+		r.mu.Unlock()
+		if len(finals) >= n {
+			return finals
+		}
+		select {
+		case <-change:
+		case <-timeout:
+			r.t.Fatalf("%d final events, want %d", len(finals), n)
+		}
+	}
+}
+
+// left is how many commands are in the stream.
+func (r *rig) left() uint64 {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+// waitEmpty waits until no command is left in the stream.
+func (r *rig) waitEmpty() {
+	r.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(20 * time.Second)
+	for r.left() > 0 {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			r.t.Fatalf("%d commands are left in the queue", r.left())
+		}
+	}
+}
+
+func newJetStream(nc *nats.Conn) (jetstream.JetStream, error) { return jetstream.New(nc) }
