@@ -227,6 +227,7 @@ func messageCases() []decodeCase {
 		{name: "time with a fraction and an offset", body: send(`"sendAt":"2026-11-22T10:00:00.123456789+05:30"`)},
 		{name: "time in lower case", body: send(`"sendAt":"2026-11-22t10:00:00z"`)},
 		{name: "time escaped", body: send(`"sendAt":"\u0032026-11-22T10:00:00Z"`)},
+		{name: "time of bad UTF-8", body: send("\"sendAt\":\"\xff\""), want: []string{"sendAt INVALID_UTF8"}},
 		{name: "time without zone", body: send(`"sendAt":"2026-11-22T10:00:00"`), want: []string{"sendAt NOT_A_TIME"}},
 		{name: "time with a space", body: send(`"sendAt":"2026-11-22 10:00:00Z"`), want: []string{"sendAt NOT_A_TIME"}},
 		{name: "time without seconds", body: send(`"expireAt":"2026-11-22T10:00Z"`), want: []string{"expireAt NOT_A_TIME"}},
@@ -276,6 +277,7 @@ func syncCases() []decodeCase {
 		add(kind, "object cut off", `{"id":"c","items":[`, " NOT_JSON")
 		add(kind, "trailing bytes", `[`+item+`] ]`, " TRAILING_BYTES")
 		add(kind, "trailing bytes after an envelope", `{"items":[`+item+`]}1`, " TRAILING_BYTES")
+		add(kind, "too large", `[`+item+`]`+strings.Repeat(" ", schema.MaxBodySize), " BODY_TOO_LARGE").beyond = ofText
 		add(kind, "text", `"17"`, " WRONG_TYPE")
 		add(kind, "number", `17`, " WRONG_TYPE")
 		add(kind, "null", `null`, " WRONG_TYPE")

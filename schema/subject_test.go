@@ -56,6 +56,16 @@ func TestParseCommandSubject(t *testing.T) {
 	}
 }
 
+func TestCommandSubjectIsParsedBack(t *testing.T) {
+	t.Parallel()
+	for _, kind := range schema.Kinds() {
+		got, token, ok := schema.ParseCommandSubject("main", schema.CommandSubject("main", kind, channel))
+		if got != kind || token != channelOf(kind) || !ok {
+			t.Errorf("%s: got %q, %q, %v", kind, got, token, ok)
+		}
+	}
+}
+
 func TestKindsSplitAndJoin(t *testing.T) {
 	t.Parallel()
 	joined := 0
