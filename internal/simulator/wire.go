@@ -99,9 +99,10 @@ func decode(body []byte, into any) error {
 	return json.Unmarshal(body, into, jsontext.AllowDuplicateNames(true))
 }
 
-// encode writes a value that cannot fail to be written.
+// encode writes a value that cannot fail to be written. What was received is
+// shown as it came, repeated members included.
 func encode(v any) []byte {
-	body, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	body, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 	if err != nil {
 		panic("simulator: a value of its own does not encode: " + err.Error())
 	}
