@@ -127,25 +127,32 @@ func (l *Lease) Release(ctx context.Context) error {
 	return nil
 }
 
+// Raised is what the records stream looked like when an epoch began.
+type Raised struct {
+	Before  string // the epoch before; NoEpoch: there was none
+	LastSeq uint64 // every record of a former epoch has at most this sequence
+}
+
 // Raise makes the lease's epoch the one that may write the account's ledger, and
 // brings the streams' limits up to date. From its return on, every claim of any
-// former owner is refused. It returns the epoch before ("0": there was none).
+// former owner is refused.
 //
 // Stream updates are no compare-and-set, so the epoch is read back: when two
 // workers raise at once, at most one finds its own.
-func (l *Lease) Raise(ctx context.Context, t *Topology) (before string, err error) {
-	if before, err = t.currentEpoch(ctx); err != nil {
-		return "", err
+func (l *Lease) Raise(ctx context.Context, t *Topology) (Raised, error) {
+	before, _, err := t.currentEpoch(ctx)
+	if err != nil {
+		return Raised{}, err
 	}
 	if err := t.update(ctx, l.Epoch); err != nil {
-		return "", fmt.Errorf("raise epoch of %s: %w", t.Account, err)
+		return Raised{}, fmt.Errorf("raise epoch of %s: %w", t.Account, err)
 	}
-	now, err := t.currentEpoch(ctx)
+	now, lastSeq, err := t.currentEpoch(ctx)
 	if err != nil {
-		return "", err
+		return Raised{}, err
 	}
 	if now != l.Epoch {
-		return "", fmt.Errorf("raise epoch of %s: %w", t.Account, ErrFenced)
+		return Raised{}, fmt.Errorf("raise epoch of %s: %w", t.Account, ErrFenced)
 	}
-	return before, nil
+	return Raised{Before: before, LastSeq: lastSeq}, nil
 }

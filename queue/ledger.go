@@ -170,7 +170,7 @@ func NewLedger(nc *nats.Conn, t *Topology, epoch string, onFull func(full bool),
 func (l *Ledger) Close() { l.w.stop() }
 
 func (l *Ledger) fenced(ctx context.Context) (bool, error) {
-	epoch, err := l.currentEpoch(ctx)
+	epoch, _, err := l.currentEpoch(ctx)
 	return epoch != l.Epoch, err
 }
 
@@ -292,23 +292,24 @@ func (l *Ledger) IndexOf(ctx context.Context, messageID string) (*Index, error) 
 	return &x, nil
 }
 
-// FindIndex looks for an index record of this very command among those stored
-// after a claim: it proves that the claim's call was answered, though the worker
-// died before its final record. nil when there is none.
-func (l *Ledger) FindIndex(ctx context.Context, claim *Record) (*Index, error) {
-	var found *Index
-	err := l.scan(ctx, l.IndexFilter(), claim.Sequence+1, func(m *storedMsg) (bool, error) {
+// Answers reads the index records stored from one sequence up to another, by the
+// command that they belong to. One of them proves that a claim's call was
+// answered, though the worker died before its final record.
+func (l *Ledger) Answers(ctx context.Context, from, to uint64) (map[Origin]*Index, error) {
+	found := make(map[Origin]*Index)
+	err := l.scan(ctx, l.IndexFilter(), from, func(m *storedMsg) (bool, error) {
+		if m.Sequence > to {
+			return false, nil
+		}
 		var x Index
 		if err := json.Unmarshal(m.Data, &x); err != nil {
 			return false, fmt.Errorf("decode index: %w", err)
 		}
-		if x.Origin == claim.Origin && x.Generation == claim.Generation {
-			found = &x
-		}
-		return found == nil, nil
+		found[x.Origin] = &x
+		return m.Sequence < to, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for the answer of a claim: %w", err)
+		return nil, fmt.Errorf("read answers: %w", err)
 	}
 	return found, nil
 }
@@ -349,8 +350,16 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 			return err
 		}
 	}
+	if info.NumPending == 0 {
+		return nil
+	}
+	messages, err := c.Messages(jetstream.PullMaxMessages(scanBatch))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
 	for left := info.NumPending; left > 0; left-- {
-		m, err := c.Next(jetstream.FetchContext(ctx))
+		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
 		}
@@ -367,6 +376,9 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 	}
 	return nil
 }
+
+// scanBatch is how many messages one pull of a scan asks for.
+const scanBatch = 500
 
 type storedMsg struct {
 	Subject  string

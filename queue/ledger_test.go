@@ -157,9 +157,12 @@ func TestTimelineAndIndex(t *testing.T) {
 	if got.Stored.IsZero() || got.Sequence != claim.seq || got.Kind != "send" || len(got.Waits) != 1 || got.Waits[0].Millis != 12 {
 		t.Errorf("timeline: got %+v", got)
 	}
-	found, err := l.FindIndex(t.Context(), got)
-	if err != nil || found == nil || found.MessageID != "m1" {
-		t.Errorf("answer of the claim: got %+v (%v), want m1", found, err)
+	found, err := l.Answers(t.Context(), claim.seq, claim.seq+2)
+	if err != nil || len(found) != 2 || found[origin] == nil || found[origin].MessageID != "m1" {
+		t.Errorf("answers since the claim: got %+v (%v), want m0 and m1", found, err)
+	}
+	if found, err := l.Answers(t.Context(), claim.seq, claim.seq+1); err != nil || len(found) != 1 || found[origin] != nil {
+		t.Errorf("answers up to the first: got %+v (%v), want m0 only", found, err)
 	}
 	if x, err := l.IndexOf(t.Context(), "nobody's"); x != nil || err != nil {
 		t.Errorf("unknown message id: got %+v (%v), want nothing", x, err)

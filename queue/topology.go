@@ -209,17 +209,19 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 	}
 }
 
-// currentEpoch reads, through the stream's leader, which epoch may write.
-func (t *Topology) currentEpoch(ctx context.Context) (string, error) {
+// currentEpoch reads, through the stream's leader, which epoch may write, and the
+// sequence of the last record.
+func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint64, err error) {
 	s, err := t.js.Stream(ctx, t.Records())
 	if err != nil {
-		return "", fmt.Errorf("read epoch of %s: %w", t.Account, err)
+		return "", 0, fmt.Errorf("read epoch of %s: %w", t.Account, err)
 	}
+	info := s.CachedInfo()
 	prefix := t.internal("l")
-	for _, subject := range s.CachedInfo().Config.Subjects {
+	for _, subject := range info.Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {
-			return strings.TrimSuffix(rest, ".*"), nil
+			return strings.TrimSuffix(rest, ".*"), info.State.LastSeq, nil
 		}
 	}
-	return "", fmt.Errorf("read epoch of %s: stream %s lists no ledger subject", t.Account, t.Records())
+	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no ledger subject", t.Account, t.Records())
 }

@@ -29,7 +29,7 @@ const (
 	discoverEvery  = time.Second      // how soon the first command of a new lane is found
 	holdEvery      = 40 * time.Second // well within the lanes' ack wait
 	tokenPoll      = 20 * time.Millisecond
-	breakerOpenMax = time.Minute      // after it, a channel that came back is surely found out
+	breakerOpenMax = time.Minute     // after it, a channel that came back is surely found out
 	settleGrace    = 2 * time.Second // for records and events after the last call
 )
 
@@ -62,6 +62,7 @@ type owner struct {
 	polls      chan struct{} // asks for the channel list now
 	gone       chan error    // the lease or the epoch is over
 	closers    []func()      // what open started, beside the rest
+	answers    formerAnswers
 
 	noncePrefix string
 	nonces      atomic.Uint64
@@ -136,10 +137,11 @@ type ownership struct {
 
 // open makes this process the only one that can claim, and starts the lanes.
 func (o *owner) open(ctx context.Context, before *ownership) error {
-	former, err := o.lease.Raise(ctx, o.topology)
+	raised, err := o.lease.Raise(ctx, o.topology)
 	if err != nil {
 		return err
 	}
+	o.answers.until = raised.LastSeq
 	if o.ledger, err = queue.NewLedger(o.nc, o.topology, o.lease.Epoch, o.storageFull, o.log); err != nil {
 		return err
 	}
@@ -151,7 +153,7 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 			return err
 		}
 	}
-	if err := o.takeWindow(ctx, former, before); err != nil {
+	if err := o.takeWindow(ctx, raised.Before, before); err != nil {
 		return err
 	}
 	if err := o.watch(ctx); err != nil {

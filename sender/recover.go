@@ -3,6 +3,8 @@ package sender
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -35,10 +37,8 @@ func (o *owner) lastRecord(c *command) (*queue.Record, bool) {
 			return last, true
 		}
 		o.log.Warn().Err(err).Str("command", c.id).Msg("ledger_read_failed")
-		select {
-		case <-o.ctx.Done():
+		if !o.pause(try) {
 			return nil, false
-		case <-time.After(o.cfg.Backoff.Delay(try, o.random)):
 		}
 	}
 }
@@ -139,35 +139,83 @@ func (o *owner) resume(c *command, last *queue.Record) {
 func (o *owner) crashed(c *command, claim *queue.Record) {
 	if !c.kind.IsMessage() {
 		out := o.retry(c, &schema.Error{
-			Code: "CONNECTION", Class: schema.ClassRetryable, Phase: schema.PhaseClaimed,
+			Code: CodeConnection, Class: schema.ClassRetryable, Phase: schema.PhaseClaimed,
 			Description: "the worker ended after its claim; the call may be repeated",
 		}, true)
 		o.later(func() { o.conclude(c, out) })
 		return
 	}
-	o.enter()
-	o.background.Go(func() {
-		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
-		x, err := o.ledger.FindIndex(ctx, claim)
-		cancel()
-		if err != nil {
-			o.log.Warn().Err(err).Str("command", c.id).Msg("index_scan_failed")
-		}
-		o.mu.Lock()
-		o.leave()
-		o.mu.Unlock()
-		if x != nil {
+	o.later(func() {
+		x, ok := o.answers.of(o, claim)
+		switch {
+		case !ok: // the owner ends: the next one asks again
+		case x != nil:
 			out := final(schema.StateSent)
 			out.messageID = x.MessageID
 			out.evidence = &schema.Evidence{Kind: schema.EvidenceAnswer, MessageID: x.MessageID}
 			o.conclude(c, out)
-			return
+		default:
+			o.conclude(c, unknown(&schema.Error{
+				Code: CodeConnection, Class: schema.ClassUnknown, Phase: schema.PhaseClaimed,
+				Description: "the worker ended after its claim; whether it called is not known",
+			}))
 		}
-		o.conclude(c, outcome{step: queue.StepUnknown, state: schema.StateUnknown, err: &schema.Error{
-			Code: "CONNECTION", Class: schema.ClassUnknown, Phase: schema.PhaseClaimed,
-			Description: "the worker ended after its claim; whether it called is not known",
-		}})
 	})
+}
+
+// formerAnswers knows the answers that former owners noted and had no time to
+// record as final. It reads the index once for all claims that need it, from the
+// oldest of them up to the beginning of this epoch.
+type formerAnswers struct {
+	mu    sync.Mutex
+	until uint64 // the last record of any former epoch
+	from  uint64 // what is known begins here; 0 = nothing is
+	known map[queue.Origin]*queue.Index
+}
+
+// scanStep is how far, in records, each reading goes back beyond the claim that
+// caused it, so that its neighbours find theirs known.
+const scanStep = 4096
+
+// of returns the answer to a claim, nil if there was none; ok is false when the
+// owner ended first.
+func (f *formerAnswers) of(o *owner, claim *queue.Record) (x *queue.Index, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.from == 0 {
+		f.from, f.known = f.until+1, make(map[queue.Origin]*queue.Index)
+	}
+	for try := 1; claim.Sequence < f.from; try++ {
+		from := claim.Sequence - min(claim.Sequence-1, scanStep)
+		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
+		found, err := o.ledger.Answers(ctx, from, f.from-1)
+		cancel()
+		if err == nil {
+			maps.Copy(f.known, found)
+			f.from = from
+			break
+		}
+		o.log.Warn().Err(err).Msg("index_scan_failed")
+		if !o.pause(try) {
+			return nil, false
+		}
+	}
+	if x = f.known[claim.Origin]; x != nil && x.Generation != claim.Generation {
+		x = nil
+	}
+	return x, true
+}
+
+// pause waits before a read is tried again; false: the owner ends.
+func (o *owner) pause(try int) bool {
+	timer := time.NewTimer(o.cfg.Backoff.Delay(try, o.random))
+	defer timer.Stop()
+	select {
+	case <-o.ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // wonder waits for evidence about an attempt whose fate is unknown. The chat

@@ -32,31 +32,31 @@ type Nodes struct {
 // Cluster starts size servers with JetStream that form a cluster, so that a
 // stream may have up to size replicas. It returns when they have a leader and
 // know each other.
-func Cluster(t testing.TB, size int) *Nodes {
-	t.Helper()
+func Cluster(tb testing.TB, size int) *Nodes {
+	tb.Helper()
 	dirs := make([]string, size)
 	for i := range dirs {
-		dirs[i] = t.TempDir()
+		dirs[i] = tb.TempDir()
 	}
 	for range portAttempts {
-		c, err := newCluster(t, dirs)
+		c, err := newCluster(tb, dirs)
 		if err == nil {
 			return c
 		}
-		t.Logf("queuetest: %v; trying other ports", err)
+		tb.Logf("queuetest: %v; trying other ports", err)
 	}
-	t.Fatal("queuetest: the cluster did not start")
+	tb.Fatal("queuetest: the cluster did not start")
 	return nil
 }
 
-func newCluster(t testing.TB, dirs []string) (*Nodes, error) {
-	t.Helper()
-	c := &Nodes{t: t, srvs: make([]*server.Server, len(dirs))}
-	t.Cleanup(c.stopAll)
+func newCluster(tb testing.TB, dirs []string) (*Nodes, error) {
+	tb.Helper()
+	c := &Nodes{t: tb, srvs: make([]*server.Server, len(dirs))}
+	tb.Cleanup(c.stopAll)
 	var routes []*url.URL
 	for i, dir := range dirs {
-		host, client := splitAddr(t, freeAddr(t))
-		_, route := splitAddr(t, freeAddr(t))
+		host, client := splitAddr(tb, freeAddr(tb))
+		_, route := splitAddr(tb, freeAddr(tb))
 		routes = append(routes, &url.URL{Scheme: "nats-route", Host: net.JoinHostPort(host, strconv.Itoa(route))})
 		c.opts = append(c.opts, &server.Options{
 			ServerName: fmt.Sprintf("node-%d", i),
@@ -84,15 +84,15 @@ func newCluster(t testing.TB, dirs []string) (*Nodes, error) {
 	return c, nil
 }
 
-func splitAddr(t testing.TB, addr string) (host string, port int) {
-	t.Helper()
+func splitAddr(tb testing.TB, addr string) (host string, port int) {
+	tb.Helper()
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	port, err = strconv.Atoi(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return host, port
 }

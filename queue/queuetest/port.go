@@ -18,19 +18,19 @@ const (
 )
 
 // freeAddr is a loopback address on which nobody listens now.
-func freeAddr(t testing.TB) string {
-	t.Helper()
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
 	for range portAttempts {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort+1)))
-		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+		listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", addr)
 		if err != nil {
 			continue
 		}
 		if err := listener.Close(); err != nil {
-			t.Fatalf("queuetest: %v", err)
+			tb.Fatalf("queuetest: %v", err)
 		}
 		return addr
 	}
-	t.Fatalf("queuetest: no free port between %d and %d", firstPort, lastPort)
+	tb.Fatalf("queuetest: no free port between %d and %d", firstPort, lastPort)
 	return ""
 }

@@ -100,22 +100,22 @@ type Proc struct {
 // Process starts a nats-server with JetStream in a process of its own: the
 // test binary once more, which serves if TestMain calls [MaybeServe]. Options
 // apply as to [Server], except [WithLog].
-func Process(t testing.TB, opts ...Option) *Proc {
-	t.Helper()
-	p := &Proc{t: t, cfg: newConfig(t, opts)}
-	t.Cleanup(p.Kill)
+func Process(tb testing.TB, opts ...Option) *Proc {
+	tb.Helper()
+	p := &Proc{t: tb, cfg: newConfig(tb, opts)}
+	tb.Cleanup(p.Kill)
 	for range portAttempts {
 		err := p.launch()
 		if err == nil {
 			return p
 		}
 		if errors.Is(err, errNotServing) {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		t.Logf("%v; trying another port", err)
-		p.cfg.Listen = freeAddr(t)
+		tb.Logf("%v; trying another port", err)
+		p.cfg.Listen = freeAddr(tb)
 	}
-	t.Fatal("queuetest: the server process did not start")
+	tb.Fatal("queuetest: the server process did not start")
 	return nil
 }
 

@@ -57,10 +57,10 @@ type Node struct {
 }
 
 // Server starts a nats-server with JetStream inside the test's process.
-func Server(t testing.TB, opts ...Option) *Node {
-	t.Helper()
-	n := &Node{t: t, cfg: newConfig(t, opts)}
-	t.Cleanup(n.Stop)
+func Server(tb testing.TB, opts ...Option) *Node {
+	tb.Helper()
+	n := &Node{t: tb, cfg: newConfig(tb, opts)}
+	tb.Cleanup(n.Stop)
 	// The port was free a moment ago, but another process may be quicker.
 	for range portAttempts {
 		srv, err := embedded.Start(n.cfg)
@@ -68,16 +68,16 @@ func Server(t testing.TB, opts ...Option) *Node {
 			n.srv = srv
 			return n
 		}
-		t.Logf("queuetest: %v; trying another port", err)
-		n.cfg.Listen = freeAddr(t)
+		tb.Logf("queuetest: %v; trying another port", err)
+		n.cfg.Listen = freeAddr(tb)
 	}
-	t.Fatal("queuetest: the server did not start")
+	tb.Fatal("queuetest: the server did not start")
 	return nil
 }
 
-func newConfig(t testing.TB, opts []Option) embedded.Config {
-	t.Helper()
-	cfg := embedded.Config{Dir: t.TempDir(), Listen: freeAddr(t), Log: zerolog.Nop()}
+func newConfig(tb testing.TB, opts []Option) embedded.Config {
+	tb.Helper()
+	cfg := embedded.Config{Dir: tb.TempDir(), Listen: freeAddr(tb), Log: zerolog.Nop()}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
@@ -136,10 +136,10 @@ func (n *Node) Restart() {
 
 // Conn connects to the server for the length of the test. The connection comes
 // back within milliseconds of a restart, and publishes at once or not at all.
-func Conn(t testing.TB, srv Endpoint, opts ...nats.Option) *nats.Conn {
-	t.Helper()
+func Conn(tb testing.TB, srv Endpoint, opts ...nats.Option) *nats.Conn {
+	tb.Helper()
 	all := append([]nats.Option{
-		nats.Name(t.Name()),
+		nats.Name(tb.Name()),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(10 * time.Millisecond),
 		nats.ReconnectJitter(0, 0),
@@ -148,9 +148,9 @@ func Conn(t testing.TB, srv Endpoint, opts ...nats.Option) *nats.Conn {
 	}, srv.Options()...)
 	conn, err := nats.Connect(srv.URL(), append(all, opts...)...)
 	if err != nil {
-		t.Fatalf("queuetest: connect to %s: %v", srv.URL(), err)
+		tb.Fatalf("queuetest: connect to %s: %v", srv.URL(), err)
 	}
-	t.Cleanup(conn.Close)
+	tb.Cleanup(conn.Close)
 	return conn
 }
 
