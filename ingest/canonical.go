@@ -18,7 +18,7 @@ func hash(raw []byte) string {
 }
 
 func canonical(raw []byte) []byte {
-	v := append(make(jsontext.Value, 0, len(raw)), raw...)
+	v := append(make(jsontext.Value, 0, len(raw)+len(raw)/8), raw...)
 	err := v.Format(
 		jsontext.AllowDuplicateNames(true),
 		jsontext.ReorderRawObjects(true),

@@ -242,8 +242,9 @@ func TestNATSAway(t *testing.T) {
 }
 
 // A server that is there but does not answer must not use up the vendor's patience.
+//
+//nolint:paralleltest // it starts a process, which for a moment inherits the locks of other tests' servers
 func TestNATSFrozen(t *testing.T) {
-	t.Parallel()
 	proc := queuetest.Process(t)
 	nc := queuetest.Conn(t, proc, ingest.ConnOptions()...)
 	js, err := jetstream.New(nc)

@@ -5,8 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -63,40 +62,32 @@ func ConnOptions() []nats.Option {
 	return []nats.Option{nats.ReconnectBufSize(-1)}
 }
 
-const (
-	// publishTimeout bounds how long nats.go remembers a publish whose PubAck
-	// does not come.
-	publishTimeout = 15 * time.Second
-	// maxPending is far above what the body budget lets through at once; nats.go
-	// would otherwise stall for 200 ms and give up.
-	maxPending = 1 << 20
-	// headerRoom is more than the headers of any event take: all their values
-	// are bounded.
-	headerRoom = 1 << 10
-	// maxMultiGet is how many subjects the server answers in one request.
-	maxMultiGet = 1024
-)
+// headerRoom is more than the headers of any event take: all their values are
+// bounded.
+const headerRoom = 1 << 10
 
 // Streams is the Store over the records streams of [queue.Ensure].
 type Streams struct {
-	nc *nats.Conn
-	js jetstream.JetStream
+	nc        *nats.Conn
+	publisher *publisher
+	lookups   lookups
 }
 
 // NewStreams returns a Store over a connection that was made with ConnOptions;
 // the caller keeps and closes it. Close the Store after use.
 func NewStreams(nc *nats.Conn) (*Streams, error) {
-	js, err := jetstream.New(nc,
-		jetstream.WithPublishAsyncMaxPending(maxPending),
-		jetstream.WithPublishAsyncTimeout(publishTimeout))
+	p, err := newPublisher(nc)
 	if err != nil {
 		return nil, fmt.Errorf("new event store: %w", err)
 	}
-	return &Streams{nc: nc, js: js}, nil
+	return &Streams{nc: nc, publisher: p, lookups: lookups{nc: nc}}, nil
 }
 
-// Close forgets publishes that are under way.
-func (s *Streams) Close() { s.js.CleanupPublisher() }
+// Close forgets publishes and lookups that are under way.
+func (s *Streams) Close() {
+	s.publisher.js.CleanupPublisher()
+	s.lookups.close()
+}
 
 // Available implements Store.
 func (s *Streams) Available() error {
@@ -111,30 +102,12 @@ func (s *Streams) MaxBody() int { return int(s.nc.MaxPayload()) - headerRoom }
 
 // Publish implements Store.
 func (s *Streams) Publish(ctx context.Context, events []queue.Event) (int, error) {
-	acks := make([]jetstream.PubAckFuture, 0, len(events))
-	for i := range events {
-		// A lost connection would only fill the reconnect buffer.
-		if err := s.Available(); err != nil {
-			return 0, err
-		}
-		ack, err := s.js.PublishMsgAsync(events[i].Msg())
-		if err != nil {
-			return 0, unstored(err)
-		}
-		acks = append(acks, ack)
+	if err := s.Available(); err != nil {
+		return 0, err // a lost connection would only fill the reconnect buffer
 	}
-	duplicates := 0
-	for _, f := range acks {
-		select {
-		case ack := <-f.Ok():
-			if ack.Duplicate {
-				duplicates++
-			}
-		case err := <-f.Err():
-			return 0, unstored(err)
-		case <-ctx.Done():
-			return 0, unstored(ctx.Err())
-		}
+	duplicates, err := s.publisher.publish(ctx, events)
+	if err != nil {
+		return 0, unstored(err)
 	}
 	return duplicates, nil
 }
@@ -210,69 +183,23 @@ func (s *Streams) LastOf(ctx context.Context, account, subject string) (Last, er
 	return last, nil
 }
 
-// Commands implements Store. One request asks for up to 1,024 messages; a
-// replica may answer, since a status that is late by a moment only lacks what
-// its consumers can look up.
+// Commands implements Store.
 func (s *Streams) Commands(ctx context.Context, account string, messageIDs []string) (map[string]Command, error) {
 	names := queue.Names{Account: account}
 	found := make(map[string]Command)
 	bySubject := make(map[string]string, len(messageIDs))
+	subjects := make([]string, 0, len(messageIDs))
 	for _, id := range messageIDs {
-		bySubject[names.IndexSubject(id)] = id
-	}
-	subjects := make([]string, 0, min(len(bySubject), maxMultiGet))
-	for subject := range bySubject {
-		subjects = append(subjects, subject)
-		if len(subjects) == maxMultiGet {
-			if err := s.multiGet(ctx, names, subjects, bySubject, found); err != nil {
-				return found, err
-			}
-			subjects = subjects[:0]
+		subject := names.IndexSubject(id)
+		if _, twice := bySubject[subject]; !twice {
+			bySubject[subject] = id
+			subjects = append(subjects, subject)
 		}
 	}
-	if len(subjects) == 0 {
-		return found, nil
-	}
-	return found, s.multiGet(ctx, names, subjects, bySubject, found)
-}
-
-// multiGet asks for the last message of each subject. The server sends those
-// that exist, then an empty message with status 204; 404 if there is none.
-func (s *Streams) multiGet(ctx context.Context, names queue.Names, subjects []string, bySubject map[string]string, found map[string]Command) error {
-	request, err := json.Marshal(map[string]any{"multi_last": subjects})
-	if err != nil {
-		return err
-	}
-	inbox := s.nc.NewInbox()
-	sub, err := s.nc.SubscribeSync(inbox)
-	if err != nil {
-		return unstored(err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed
-	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+names.Records(), inbox, request); err != nil {
-		return unstored(err)
-	}
-	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return unstored(err)
-		}
-		switch status := m.Header.Get("Status"); status {
-		case "":
-			id, ok := bySubject[m.Header.Get(jetstream.SubjectHeader)]
-			if !ok {
-				continue
-			}
-			var x queue.Index
-			if err := json.Unmarshal(m.Data, &x); err != nil {
-				return fmt.Errorf("unreadable index record %s", m.Header.Get(jetstream.SequenceHeader))
-			}
-			found[id] = Command{ID: x.ID, Meta: x.Meta}
-		case "204", "404":
-			return nil
-		default:
-			code, _ := strconv.Atoi(status) // a number, never text of the server's
-			return fmt.Errorf("%w: direct get answered %d", ErrUnavailable, code)
+	for chunk := range slices.Chunk(subjects, maxMultiGet) {
+		if err := s.lookups.commands(ctx, names, bySubject, chunk, found); err != nil {
+			return found, err
 		}
 	}
+	return found, nil
 }
