@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdlog "log"
+	stdlog "log" //nolint:depguard // http.Server.ErrorLog can be nothing else
 	"net"
 	"net/http"
 	"strings"

@@ -121,7 +121,7 @@ func get(t *testing.T, url string) (int, readiness) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	var body readiness
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestAdminAddressFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { _ = taken.Close() })
 	for _, tc := range []struct {
 		name, addr string
 		code       int
@@ -145,6 +145,7 @@ func TestAdminAddressFaults(t *testing.T) {
 		{"taken", taken.Addr().String(), daemon.ExitFailed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			_, err := daemon.NewAdmin(t.Context(), daemon.AdminConfig{Addr: tc.addr})
 			if err == nil {
 				t.Fatal("no error")
@@ -166,7 +167,7 @@ func TestAdminHasTimeouts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer admin.Close()
+	t.Cleanup(func() { _ = admin.Close() })
 	server := reflect.ValueOf(daemon.AdminServer(admin)).Elem()
 	for _, field := range []string{"ReadHeaderTimeout", "ReadTimeout", "WriteTimeout", "IdleTimeout", "MaxHeaderBytes"} {
 		if server.FieldByName(field).IsZero() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,9 +109,11 @@ func (g *Group) Run(ctx context.Context) error {
 	if !g.enter(running) {
 		return ErrReused
 	}
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		g.enter(stopping)
 		return nil
+	default:
 	}
 	first := make(chan *member, len(g.tasks))
 	for _, m := range g.tasks {
@@ -124,8 +127,8 @@ func (g *Group) Run(ctx context.Context) error {
 		g.log.Info().Str("task", m.Name()).Msg("task has ended, stopping the others")
 	}
 	g.enter(stopping)
-	for i := len(g.tasks) - 1; i >= 0; i-- {
-		errs.add(g.stop(g.tasks[i]))
+	for _, m := range slices.Backward(g.tasks) {
+		errs.add(g.stop(m))
 	}
 	return errs.first
 }

@@ -100,11 +100,10 @@ func programName(path string) string {
 }
 
 func exitCode(err error) int {
-	var coded interface {
+	if coded, ok := errors.AsType[interface {
 		error
 		ExitCode() int
-	}
-	if errors.As(err, &coded) {
+	}](err); ok {
 		return coded.ExitCode()
 	}
 	return ExitFailed

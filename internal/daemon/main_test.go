@@ -25,9 +25,9 @@ const asProgram = "WAZZUP_DAEMON_TEST_PROGRAM"
 func TestMain(m *testing.M) {
 	if mode, ok := os.LookupEnv(asProgram); ok {
 		os.Exit(daemon.Main(func(ctx context.Context, _ []string, _ func(string) string, stdout, _ io.Writer) error {
-			fmt.Fprintln(stdout, "started")
+			_, _ = fmt.Fprintln(stdout, "started")
 			<-ctx.Done()
-			fmt.Fprintln(stdout, context.Cause(ctx))
+			_, _ = fmt.Fprintln(stdout, context.Cause(ctx))
 			if mode == "stubborn" {
 				select {}
 			}

@@ -33,10 +33,12 @@ const (
 	notConnectedEvery = 5 * time.Minute
 )
 
-// ErrNATSClosed: the connection was closed for good, though nobody asked.
-var ErrNATSClosed = errors.New("NATS connection is closed")
+var (
+	// ErrNATSClosed: the connection was closed for good, though nobody asked.
+	ErrNATSClosed = errors.New("NATS connection is closed")
 
-var errNotConnected = errors.New("not connected to NATS")
+	errNotConnected = errors.New("not connected to NATS")
+)
 
 // NATSConfig says where NATS is and who we are there.
 type NATSConfig struct {

@@ -145,6 +145,7 @@ func TestNonLoopbackWithCredentials(t *testing.T) {
 		{"none", "", "", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			conn, err := nats.Connect(srv.URL(), nats.UserInfo(tc.user, tc.password))
 			if err == nil {
 				conn.Close()
@@ -184,7 +185,7 @@ func TestTakenPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
 	dir := t.TempDir()
 	_, err = embedded.Start(embedded.Config{Dir: dir, Listen: listener.Addr().String()})
 	if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {

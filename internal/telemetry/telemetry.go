@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,8 +189,8 @@ func (t *Telemetry) startTraces(ctx context.Context, res *resource.Resource, log
 // the last thing that a program does; spans and counts after it go nowhere.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	var errs []error
-	for i := len(t.shutdown) - 1; i >= 0; i-- {
-		errs = append(errs, t.shutdown[i](ctx))
+	for _, end := range slices.Backward(t.shutdown) {
+		errs = append(errs, end(ctx))
 	}
 	t.shutdown = nil
 	if err := errors.Join(errs...); err != nil {

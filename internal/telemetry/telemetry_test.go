@@ -24,21 +24,17 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 )
 
+// The tests that need OpenTelemetry's variables set them with t.Setenv; what
+// the machine sets is none of their business.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
-
-// setenv gives the test an environment with these OpenTelemetry variables only.
-func setenv(t *testing.T, variables map[string]string) {
-	t.Helper()
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "OTEL_") {
-			t.Setenv(name, "")
+			if err := os.Unsetenv(name); err != nil {
+				panic(err)
+			}
 		}
 	}
-	for name, value := range variables {
-		t.Setenv(name, value)
-	}
+	goleak.VerifyTestMain(m)
 }
 
 func setup(t *testing.T, log io.Writer) *telemetry.Telemetry {
@@ -120,13 +116,11 @@ type attr struct {
 
 func TestSpanContinuesAMessagesTrace(t *testing.T) {
 	col := newCollector(t)
-	setenv(t, map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": col.URL,
-		"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
-		"OTEL_EXPORTER_OTLP_HEADERS":  "x-token=secret",
-		"OTEL_SERVICE_NAME":           "my-relay",
-		"OTEL_RESOURCE_ATTRIBUTES":    "deployment.environment=test",
-	})
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", col.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=secret")
+	t.Setenv("OTEL_SERVICE_NAME", "my-relay")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
 	tel := setup(t, io.Discard)
 
 	conn := queuetest.Conn(t, queuetest.Server(t))
@@ -201,11 +195,9 @@ func TestWhetherSpansAreExported(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			col := newCollector(t)
-			variables := map[string]string{}
 			for name, value := range tc.variables {
-				variables[name] = strings.ReplaceAll(value, "URL", col.URL)
+				t.Setenv(name, strings.ReplaceAll(value, "URL", col.URL))
 			}
-			setenv(t, variables)
 			tel := setup(t, io.Discard)
 			_, span := tel.Tracer.Start(t.Context(), "send")
 			span.End()
@@ -224,7 +216,7 @@ func TestWhetherSpansAreExported(t *testing.T) {
 }
 
 func TestNoExporterCostsNothing(t *testing.T) {
-	setenv(t, nil)
+	t.Setenv("OTEL_TRACES_EXPORTER", "none") // also keeps it apart from parallel tests, whose allocations would count
 	tel := setup(t, io.Discard)
 	header := nats.Header{"traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}
 	ctx := tel.Propagator.Extract(t.Context(), telemetry.HeaderCarrier(header))
@@ -247,7 +239,7 @@ func TestNoExporterCostsNothing(t *testing.T) {
 }
 
 func TestConfigurationFault(t *testing.T) {
-	setenv(t, map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"})
+	t.Setenv("OTEL_TRACES_EXPORTER", "zipkin")
 	_, err := telemetry.Setup(t.Context(), telemetry.Config{})
 	if fault, ok := errors.AsType[*daemon.ConfigFault](err); !ok || fault.Variable != "OTEL_TRACES_EXPORTER" {
 		t.Errorf("error = %v, want a fault of OTEL_TRACES_EXPORTER", err)
@@ -259,11 +251,9 @@ func TestCollectorRefuses(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden) // a fault that is not tried again
 	}))
 	t.Cleanup(col.Close)
-	setenv(t, map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT":    col.URL,
-		"OTEL_EXPORTER_OTLP_PROTOCOL":    "grpc",
-		"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1",
-	})
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", col.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+	t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
 	var log bytes.Buffer
 	tel := setup(t, &log)
 	for range 5 {
@@ -282,7 +272,7 @@ func TestCollectorRefuses(t *testing.T) {
 }
 
 func TestBadResourceAttributesAreReported(t *testing.T) {
-	setenv(t, map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "no-equals-sign"})
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "no-equals-sign")
 	var log bytes.Buffer
 	tel := setup(t, &log)
 	if !strings.Contains(log.String(), "operation fails") {
@@ -294,7 +284,7 @@ func TestBadResourceAttributesAreReported(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	setenv(t, nil)
+	t.Parallel()
 	tel := setup(t, io.Discard)
 	gauge, err := tel.Meter.Int64Gauge("wazzup.lanes")
 	if err != nil {
@@ -318,7 +308,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestDisabledSDKKeepsTheHandler(t *testing.T) {
-	setenv(t, map[string]string{"OTEL_SDK_DISABLED": "true"})
+	t.Setenv("OTEL_SDK_DISABLED", "true")
 	tel := setup(t, io.Discard)
 	counter, err := telemetry.NewCounter(tel.Meter, telemetry.CounterConfig{Name: "wazzup.x"})
 	if err != nil {
@@ -331,7 +321,7 @@ func TestDisabledSDKKeepsTheHandler(t *testing.T) {
 }
 
 func TestTwoAtOnceDoNotShareMetrics(t *testing.T) {
-	setenv(t, nil)
+	t.Parallel()
 	first, second := setup(t, io.Discard), setup(t, io.Discard)
 	if _, err := telemetry.NewCounter(first.Meter, telemetry.CounterConfig{Name: "wazzup.only.first"}); err != nil {
 		t.Fatal(err)
@@ -347,7 +337,7 @@ func TestTwoAtOnceDoNotShareMetrics(t *testing.T) {
 type state string
 
 func TestCounter(t *testing.T) {
-	setenv(t, nil)
+	t.Parallel()
 	tel := setup(t, io.Discard)
 	declare := func(account string) *telemetry.Counter {
 		t.Helper()
