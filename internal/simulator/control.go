@@ -18,10 +18,8 @@ import (
 // a *FieldError, none. A FaultRefuse acts before AddRule returns and is not
 // kept; without a listener of its own the error is ErrNoListener.
 func (s *Server) AddRule(rules ...Rule) error {
-	for i := range rules {
-		if err := rules[i].check(); err != nil {
-			return inItem(i, err)
-		}
+	if err := checkRules(rules); err != nil {
+		return err
 	}
 	for i := range rules {
 		if rules[i].Fault != FaultRefuse {
@@ -128,10 +126,11 @@ func (s *Server) receive(in Inbound) (m message, err error) {
 		return m, &FieldError{Field: "text", Description: "or content (or a type without either) must be given"}
 	}
 	if in.ChatType == "" {
-		known := false
-		if in.ChatType, known = channel.chatType(); !known {
+		own, known := channel.chatType()
+		if !known {
 			return m, &FieldError{Field: "chatType", Description: "must be given: the channel's transport does not tell it"}
 		}
+		in.ChatType = own
 	}
 	if in.MessageID == "" {
 		in.MessageID = s.newID()
@@ -402,23 +401,40 @@ func fieldOf(p jsontext.Pointer) string {
 }
 
 func (c *control) addRules() (any, error) {
-	var rules []Rule
-	single := jsontext.Value(c.body).Kind() != '['
-	if single {
-		rules = make([]Rule, 1)
-		if err := c.read(&rules[0]); err != nil {
-			return nil, err
-		}
-		if err := rules[0].check(); err != nil {
-			return nil, err
-		}
-	} else if err := c.read(&rules); err != nil {
+	rules, err := ParseRules(c.body)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.server.AddRule(rules...); err != nil {
 		return nil, err
 	}
 	return c.showRules()
+}
+
+// ParseRules reads what POST /_sim/rules takes: one rule or an array of them,
+// strictly. The error is a *FieldError.
+func ParseRules(body []byte) ([]Rule, error) {
+	if jsontext.Value(body).Kind() == '[' {
+		var rules []Rule
+		if err := decodeStrict(body, &rules); err != nil {
+			return nil, err
+		}
+		return rules, checkRules(rules)
+	}
+	var rule Rule
+	if err := decodeStrict(body, &rule); err != nil {
+		return nil, err
+	}
+	return []Rule{rule}, rule.check()
+}
+
+func checkRules(rules []Rule) error {
+	for i := range rules {
+		if err := rules[i].check(); err != nil {
+			return inItem(i, err)
+		}
+	}
+	return nil
 }
 
 func (c *control) showRules() (any, error) {
@@ -454,9 +470,13 @@ func (c *control) showRequests() (any, error) {
 			(chatID == "" || e.send.ChatID.text == chatID)
 	})
 	if n := q.Get("count"); n != "" && n != "0" {
+		count := len(entries)
+		if path == "" && channelID == "" && chatID == "" {
+			count = c.server.View().Requests // those that are kept no more as well
+		}
 		return struct {
 			Count int `json:"count"`
-		}{len(entries)}, nil
+		}{count}, nil
 	}
 	if last := q.Get("last"); last != "" {
 		n, err := strconv.Atoi(last)

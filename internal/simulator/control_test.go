@@ -255,5 +255,6 @@ func TestRecordIsBounded(t *testing.T) {
 		if v := s.View(); v.Requests != 5 || v.Accepted != 5 {
 			t.Errorf("keep %d: counters %+v", keep, v)
 		}
+		s.want(http.MethodGet, "/_sim/requests?count=1", "", 200, `{"count":5}`)
 	}
 }

@@ -132,6 +132,29 @@ func TestCloseEndsWebhooksUnderWay(t *testing.T) {
 	s.Close()
 }
 
+// The test call of a registration must not hold Close up either.
+func TestCloseEndsARegistration(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(arrived)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	s := start(t, simulator.Config{})
+	done := make(chan int, 1)
+	go func() {
+		r, _ := s.try(http.MethodPut, "/v2/webhooks", `{"url":"`+server.URL+`"}`)
+		done <- r.status // 0 if the connection was closed first
+	}()
+	<-arrived
+	s.Close()
+	if got := <-done; got == http.StatusOK {
+		t.Error("a URL was registered whose test call was never answered")
+	}
+}
+
 func TestWithoutAReceiverNothingRuns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -324,7 +324,13 @@ func (o *outbox) gather(key string, now time.Time) *hook {
 	return o.newHook(gathered, size)
 }
 
-func (o *outbox) pop(key string) *parcel { return heap.Pop(o.items[key]).(*parcel) } //nolint:forcetypeassert // the heap holds nothing else
+// pop removes the first parcel of a key that has one.
+func (o *outbox) pop(key string) *parcel {
+	waiting := o.items[key]
+	first := (*waiting)[0]
+	heap.Pop(waiting)
+	return first
+}
 
 func (o *outbox) newHook(gathered map[string][]json.RawMessage, size int) *hook {
 	h := &hook{items: make(map[string]int, len(gathered)), size: size, run: o.run}
@@ -466,8 +472,12 @@ func (p parcels) Len() int           { return len(p) }
 func (p parcels) Less(i, j int) bool { return p[i].before(p[j]) }
 func (p parcels) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
 
-// Push is heap.Interface's.
-func (p *parcels) Push(x any) { *p = append(*p, x.(*parcel)) } //nolint:forcetypeassert // the heap holds nothing else
+// Push is heap.Interface's; x is a *parcel.
+func (p *parcels) Push(x any) {
+	if q, ok := x.(*parcel); ok {
+		*p = append(*p, q)
+	}
+}
 
 // Pop is heap.Interface's.
 func (p *parcels) Pop() any {

@@ -37,6 +37,7 @@ type Server struct {
 	changed signal
 	done    <-chan struct{} // closed when it closes
 
+	base  func(net.Listener) context.Context // of every request; ends when the simulator closes
 	stop  context.CancelFunc
 	spawn func(func(context.Context)) bool // runs it in a goroutine that Close waits for; false = closed
 	wg    sync.WaitGroup
@@ -76,6 +77,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{cfg: cfg, keys: make(map[string]bool), done: ctx.Done(), stop: stop}
+	s.base = func(net.Listener) context.Context { return ctx }
 	for _, key := range cfg.Keys {
 		s.keys[strings.TrimSpace(key)] = true
 	}
@@ -187,6 +189,7 @@ func (s *Server) adopt(ln net.Listener) error {
 	s.listener, s.addr = ln, ln.Addr().String()
 	s.http = &http.Server{
 		Handler:           s.Handler(),
+		BaseContext:       s.base,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(zerolog.NewSlogHandler(s.cfg.Log), slog.LevelWarn),
 	}
