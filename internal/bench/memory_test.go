@@ -1,0 +1,68 @@
+package bench_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// settle is how long a worker is left alone before its memory or its idleness
+// is looked at.
+const settle = 3 * time.Second
+
+// BenchmarkIdleLanes measures a worker with many lanes and nothing to do.
+func BenchmarkIdleLanes(b *testing.B) {
+	lanes := number(b, "BENCH_LANES", 1000)
+	idle := duration(b, "BENCH_IDLE", 10*time.Second)
+	all := newTable(column{"worker-core-%", "%.2f"}, column{"server-core-%", "%.2f"}, column{"MB-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
+	name := fmt.Sprintf("lanes=%d", lanes)
+	b.Run(name, func(b *testing.B) {
+		for b.Loop() {
+			// Every channel has a lane of each class.
+			s := newScene(b, spec{Accounts: 1, Channels: 1, Messages: 1, Listed: (lanes + 1) / 2, State: "active"})
+			s.vendor.tell("open")
+			var told string
+			p := start(b, "worker", s.spec, &told)
+			s.lanes(lanes)
+			time.Sleep(settle)
+
+			before, serverBefore, began := p.usage(), s.server.usage(), time.Now()
+			time.Sleep(idle)
+			after, serverAfter, took := p.usage(), s.server.usage(), time.Since(began)
+			share := func(from, to usage) float64 { return 100 * (to.CPU - from.CPU).Seconds() / took.Seconds() }
+			all.add(b, name, []float64{
+				share(before, after), share(serverBefore, serverAfter), mebibytes(after.RSS), mebibytes(serverAfter.RSS),
+			})
+		}
+	})
+	all.print("Idle lanes: share of one core, and memory", "")
+}
+
+// BenchmarkBacklog measures the memory of a worker whose channels are blocked,
+// with nothing queued behind them and with very much.
+func BenchmarkBacklog(b *testing.B) {
+	all := newTable(column{"MB-rss", "%.0f"}, column{"MB-max-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
+	for _, n := range []int{0, number(b, "BENCH_BACKLOG", 100_000)} {
+		name := fmt.Sprintf("queued=%d", n)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				s := newScene(b, spec{
+					Accounts: 1, Channels: channels, Messages: n,
+					Listed: channels, State: "blocked", Refusal: "CHANNEL_BLOCKED",
+				})
+				s.vendor.tell("open")
+				s.publish(n)
+				var told string
+				p := start(b, "worker", s.spec, &told)
+				s.lanes(2 * channels)
+				time.Sleep(settle)
+				if left := s.commands(); left != n {
+					b.Fatalf("%d commands are left, want %d", left, n)
+				}
+				u := p.usage()
+				all.add(b, name, []float64{mebibytes(u.RSS), mebibytes(u.MaxRSS), mebibytes(s.server.usage().RSS)})
+			}
+		})
+	}
+	all.print("Backlog behind blocked channels: memory, and the ratio to none", "queued=0")
+}
