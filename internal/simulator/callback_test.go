@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -541,4 +543,58 @@ func TestWebhooksInParallel(t *testing.T) {
 	messageID(t, s.do(http.MethodPost, "/v2/send_message", whatsApp("a")))
 	messageID(t, s.do(http.MethodPost, "/v2/send_message", whatsApp("b")))
 	s.wait(func(v *simulator.View) bool { return v.Delivered == 2 && v.Idle() })
+}
+
+// Many chats at once: every message has its echo and its statuses exactly once,
+// and a receiver that answers 200 hears of each chat in order.
+func TestManySends(t *testing.T) {
+	t.Parallel()
+	const chats, each = 20, 50
+	hooks := &receiver{}
+	s := start(t, simulator.Config{WebhookURL: serveReceiver(t, hooks)})
+	var senders sync.WaitGroup
+	for chat := range chats {
+		senders.Go(func() {
+			for n := range each {
+				r, err := s.try(http.MethodPost, "/v2/send_message", textTo(simulator.ChannelWhatsApp, "whatsapp", fmt.Sprintf("7999000%04d", chat), strconv.Itoa(n)))
+				if err != nil || r.status != http.StatusCreated {
+					t.Errorf("chat %d, message %d: %d %v", chat, n, r.status, err)
+				}
+			}
+		})
+	}
+	senders.Wait()
+	s.wait(func(v *simulator.View) bool { return v.Idle() && v.Items == chats*each*4 })
+
+	texts := make(map[string][]string)    // by chat
+	statuses := make(map[string][]string) // by message
+	for _, body := range hooks.parsed(t) {
+		for _, m := range body.Messages {
+			texts[m.ChatID] = append(texts[m.ChatID], m.Text)
+		}
+		for _, st := range body.Statuses {
+			statuses[st.MessageID] = append(statuses[st.MessageID], string(st.Status))
+		}
+	}
+	want := make([]string, each)
+	for n := range want {
+		want[n] = strconv.Itoa(n)
+	}
+	if len(texts) != chats {
+		t.Errorf("echoes of %d chats, want %d", len(texts), chats)
+	}
+	for chat, got := range texts {
+		if !slices.Equal(got, want) {
+			t.Errorf("chat %s: echoes %v", chat, got)
+		}
+	}
+	sends := s.Sends()
+	if len(sends) != chats*each || len(statuses) != chats*each {
+		t.Errorf("%d sends and %d messages with statuses, want %d of each", len(sends), len(statuses), chats*each)
+	}
+	for i := range sends {
+		if got := statuses[sends[i].MessageID]; !slices.Equal(got, []string{"1", "2", "3"}) {
+			t.Errorf("message %d: statuses %v", i, got)
+		}
+	}
 }
