@@ -238,7 +238,7 @@ func (o *owner) channelsList(ctx context.Context, _ []byte) (any, error) {
 // webhooksAnswer is the vendor's answer with the secret masked.
 type webhooksAnswer struct {
 	URL     *string `json:"webhooksUrl"`
-	Changed bool    `json:"webhooksUrlChanged"`
+	Changed *bool   `json:"webhooksUrlChanged,omitempty"` // of set only
 }
 
 func (o *owner) webhooksGet(ctx context.Context, _ []byte) (any, error) {
@@ -246,7 +246,7 @@ func (o *owner) webhooksGet(ctx context.Context, _ []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return masked(a)
+	return masked(a, false)
 }
 
 func (o *owner) webhooksSet(ctx context.Context, body []byte) (any, error) {
@@ -266,10 +266,10 @@ func (o *owner) webhooksSet(ctx context.Context, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return masked(a)
+	return masked(a, true)
 }
 
-func masked(a wazzup.Answer) (any, error) {
+func masked(a wazzup.Answer, set bool) (any, error) {
 	if err := vendorFault(a); err != nil {
 		return nil, err
 	}
@@ -277,7 +277,10 @@ func masked(a wazzup.Answer) (any, error) {
 	if err != nil {
 		return nil, &fault{status: 502, err: schema.Error{Code: "BAD_ANSWER", Class: schema.ClassRetryable, Description: "the vendor's answer holds no address"}}
 	}
-	out := webhooksAnswer{Changed: w.Changed}
+	out := webhooksAnswer{}
+	if set {
+		out.Changed = &w.Changed
+	}
 	if w.URL != "" {
 		url := maskURL(w.URL)
 		out.URL = &url

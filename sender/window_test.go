@@ -1,0 +1,161 @@
+package sender_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+	"github.com/wazzup-relay/wazzup-relay/sender"
+)
+
+// Whatever the calls' durations, and wherever between start and answer the
+// vendor counts a request: no interval of the window's length holds more than
+// the limit. Simulated time, many seeds.
+func TestWindowIsNeverExceeded(t *testing.T) {
+	t.Parallel()
+	limit := rate.Rate{N: 20, Per: time.Second}
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		w := sender.NewWindow(limit)
+		now := time.Unix(0, 0)
+		type call struct{ arrival, answer time.Time }
+		var calls, open []call
+		for len(calls) < 400 {
+			if _, ok := w.Take(now, 1); ok {
+				took := time.Duration(random.IntN(300)) * time.Millisecond
+				c := call{now.Add(time.Duration(random.Float64() * float64(took))), now.Add(took)}
+				calls, open = append(calls, c), append(open, c)
+			}
+			now = now.Add(time.Duration(random.IntN(20)) * time.Millisecond)
+			open = slices.DeleteFunc(open, func(c call) bool {
+				if c.answer.After(now) {
+					return false
+				}
+				w.Answered(now)
+				return true
+			})
+		}
+		arrivals := make([]time.Time, len(calls))
+		for i, c := range calls {
+			arrivals[i] = c.arrival
+		}
+		slices.SortFunc(arrivals, time.Time.Compare)
+		for i := limit.N; i < len(arrivals); i++ {
+			if gap := arrivals[i].Sub(arrivals[i-limit.N]); gap < limit.Per {
+				t.Fatalf("seed %d: %d requests within %v", seed, limit.N+1, gap)
+			}
+		}
+	}
+}
+
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(100, 0)
+	limit := rate.Rate{N: 2, Per: time.Second}
+
+	t.Run("a token comes free one length after the answer", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(limit)
+		w.Take(start, 1)
+		w.Take(start, 1)
+		if at, ok := w.Take(start, 1); ok || !at.IsZero() {
+			t.Errorf("third token while two calls run: got %v %v, want to wait for an answer", at, ok)
+		}
+		answered := start.Add(300 * time.Millisecond)
+		w.Answered(answered)
+		if at, ok := w.Take(answered, 1); ok || !at.Equal(answered.Add(time.Second)) {
+			t.Errorf("after an answer: got %v %v, want %v", at, ok, answered.Add(time.Second))
+		}
+		if _, ok := w.Take(answered.Add(time.Second), 1); !ok {
+			t.Error("no token one length after the answer")
+		}
+	})
+	t.Run("an unused token is free at once", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(limit)
+		w.Take(start, 1)
+		w.Take(start, 1)
+		w.Unused()
+		if _, ok := w.Take(start, 1); !ok {
+			t.Error("no token after one was given back unused")
+		}
+	})
+	t.Run("others leave a share to the transactional class", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(rate.Rate{N: 10, Per: time.Second})
+		for range 8 {
+			if _, ok := w.Take(start, 0.8); !ok {
+				t.Fatal("no token within the share")
+			}
+		}
+		if _, ok := w.Take(start, 0.8); ok {
+			t.Error("a ninth token for the others, want 8 of 10 at most")
+		}
+		if _, ok := w.Take(start, 1); !ok {
+			t.Error("no token left for the transactional class")
+		}
+	})
+	t.Run("an unknown former owner counts as a full window", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(limit)
+		w.AssumeFull(start)
+		if at, ok := w.Take(start.Add(time.Second-1), 1); ok || !at.Equal(start.Add(time.Second)) {
+			t.Errorf("within the length: got %v %v", at, ok)
+		}
+		if _, ok := w.Take(start.Add(time.Second), 1); !ok {
+			t.Error("no token when the length is over")
+		}
+	})
+	t.Run("the hand-over passes the calls on", func(t *testing.T) {
+		t.Parallel()
+		former, w := sender.NewWindow(limit), sender.NewWindow(limit)
+		former.Take(start, 1)
+		former.Take(start, 1)
+		former.Answered(start)
+		former.Answered(start.Add(time.Millisecond))
+		w.Inherit(former.Busy(start.Add(500 * time.Millisecond)))
+		if at, ok := w.Take(start.Add(500*time.Millisecond), 1); ok || !at.Equal(start.Add(time.Second)) {
+			t.Errorf("got %v %v, want to wait until %v", at, ok, start.Add(time.Second))
+		}
+	})
+	t.Run("no limit", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(rate.Rate{})
+		w.AssumeFull(start)
+		for range 1000 {
+			if _, ok := w.Take(start, 1); !ok {
+				t.Fatal("refused without a limit")
+			}
+		}
+	})
+}
+
+func TestPaceSpreadsCalls(t *testing.T) {
+	t.Parallel()
+	p := sender.NewPace(rate.Rate{N: 20, Per: time.Minute})
+	now := time.Unix(0, 0)
+	random := rand.New(rand.NewPCG(1, 1))
+	var starts []time.Time
+	for len(starts) < 100 {
+		at, ok := p.Ready(now)
+		if !ok {
+			now = at
+			continue
+		}
+		starts = append(starts, now)
+		p.Started(now, random.Float64())
+	}
+	distinct := make(map[time.Duration]bool)
+	for i := 1; i < len(starts); i++ {
+		gap := starts[i].Sub(starts[i-1])
+		if gap < 3*time.Second || gap > 3600*time.Millisecond {
+			t.Fatalf("gap %d is %v, want 3s and up to a fifth more", i, gap)
+		}
+		distinct[gap] = true
+	}
+	if len(distinct) < 50 {
+		t.Errorf("only %d different gaps in 99: no jitter", len(distinct))
+	}
+}
