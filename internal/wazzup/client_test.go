@@ -428,15 +428,11 @@ func TestPhases(t *testing.T) {
 		{"request read, then closed", answerWith(""), schema.PhaseWritten, wazzup.FaultReset, 0},
 		{"request read, then reset", func(conn net.Conn) {
 			readRequest(bufio.NewReader(conn))
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0)
-			}
+			resetOnClose(conn)
 		}, schema.PhaseWritten, wazzup.FaultReset, 0},
 		{"half of the request read, then reset", func(conn net.Conn) {
 			_, _ = io.ReadFull(conn, make([]byte, 40))
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0)
-			}
+			resetOnClose(conn)
 		}, schema.PhaseWritten, wazzup.FaultReset, 0},
 		{"status line cut", answerWith("HTTP/1.1 20"), schema.PhaseWritten, wazzup.FaultBadAnswer, 0},
 		{"header cut within a line", answerWith("HTTP/1.1 201 Created\r\nContent-Le"), schema.PhaseWritten, wazzup.FaultBadAnswer, 0},
@@ -459,16 +455,40 @@ func TestPhases(t *testing.T) {
 			readRequest(bufio.NewReader(conn))
 		}, schema.PhaseAnswered, wazzup.FaultNone, 400},
 	}
+	certificate := httptest.NewTLSServer(nil)
+	certificate.Close()
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			c := newClient(t, rawServer(t, tt.serve), wazzup.TransportConfig{})
-			a := c.SendMessage(t.Context(), testMessage())
-			if a.Phase != tt.phase || a.Fault != tt.fault || a.Status != tt.status {
-				t.Errorf("got %s (%v), want %s, status %d, fault %q", a.String(), a.Err, tt.phase, tt.status, tt.fault)
-			}
-			checkError(t, a)
-		})
+		for _, encrypted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, tls %v", tt.name, encrypted), func(t *testing.T) {
+				t.Parallel()
+				transport := wazzup.TransportConfig{}
+				base := rawServer(t, func(conn net.Conn) {
+					if encrypted {
+						conn = tls.Server(conn, certificate.TLS)
+					}
+					tt.serve(conn)
+				})
+				if encrypted {
+					base = strings.Replace(base, "http", "https", 1)
+					transport = trusting(certificate)
+				}
+				a := newClient(t, base, transport).SendMessage(t.Context(), testMessage())
+				if a.Phase != tt.phase || a.Fault != tt.fault || a.Status != tt.status {
+					t.Errorf("got %s (%v), want %s, status %d, fault %q", a.String(), a.Err, tt.phase, tt.status, tt.fault)
+				}
+				checkError(t, a)
+			})
+		}
+	}
+}
+
+// resetOnClose makes the end of a connection an abrupt one.
+func resetOnClose(conn net.Conn) {
+	if c, ok := conn.(*tls.Conn); ok {
+		conn = c.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
 	}
 }
 
