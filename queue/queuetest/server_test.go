@@ -156,20 +156,27 @@ func TestProcessKillWhileFrozen(t *testing.T) {
 	srv.Freeze() // the cleanup must end it all the same
 }
 
-func TestClusterSurvivesAnyOne(t *testing.T) {
+func TestClusterLosesItsStreamsLeader(t *testing.T) {
 	t.Parallel()
 	cluster := queuetest.Cluster(t, 3)
 	js := newJetStream(t, queuetest.Conn(t, cluster))
-	createStream(t, js, 3)
-	seq := uint64(1)
-	publish(t, js, seq)
-	for i := range cluster.Size() {
-		cluster.Stop(i)
-		js := newJetStream(t, queuetest.Conn(t, cluster))
-		seq = publishSoon(t, js, seq)
-		cluster.Start(i)
-		seq = publishSoon(t, js, seq)
+	createStream(t, js, cluster.Size())
+	publish(t, js, 1)
+	leader := cluster.StreamLeader("S")
+	if leader < 0 {
+		t.Fatal("the stream has no leader, though it took a message")
 	}
+	cluster.Stop(leader)
+	if conn, err := nats.Connect(cluster.NodeURL(leader)); err == nil {
+		conn.Close()
+		t.Error("a stopped node answers")
+	}
+	seq := publishSoon(t, js, 1)
+	if got := cluster.StreamLeader("S"); got == leader {
+		t.Error("the stopped node leads the stream")
+	}
+	cluster.Start(leader)
+	publishSoon(t, newJetStream(t, queuetest.Conn(t, cluster)), seq)
 }
 
 // publishSoon publishes until the stream has a leader again, and returns the
