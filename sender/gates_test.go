@@ -70,7 +70,7 @@ func TestChannelClosesAndOpens(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
-	if err := r.sim.SetChannel(simulator.Channel{ChannelID: simulator.ChannelWhatsApp, Transport: "whatsapp", PlainID: "1", State: simulator.StateNotEnoughMoney}); err != nil {
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{ChannelID: simulator.ChannelWhatsApp}, Status: 400, Code: "CHANNEL_NO_MONEY"}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 5 {
@@ -87,6 +87,7 @@ func TestChannelClosesAndOpens(t *testing.T) {
 	}
 	r.event("other", schema.StateSent)
 
+	r.sim.ClearRules()
 	r.channelEvent(simulator.StateActive)
 	for i := range 5 {
 		id := fmt.Sprint("held-", i)
