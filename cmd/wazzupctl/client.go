@@ -52,9 +52,14 @@ func (c *connection) settings(e *env) (*relay.ClientSettings, error) {
 		name  string
 		value *string
 	}{
-		{"nats-url", c.NATSURL}, {"nats-creds", c.NATSCreds}, {"nats-user", c.NATSUser},
-		{"nats-password-file", c.NATSPasswordFile}, {"nats-ca", c.NATSCA}, {"nats-cert", c.NATSCert},
-		{"nats-key", c.NATSKey}, {"wazzup-account", c.Account},
+		{"nats-url", c.NATSURL},
+		{"nats-creds", c.NATSCreds},
+		{"nats-user", c.NATSUser},
+		{"nats-password-file", c.NATSPasswordFile},
+		{"nats-ca", c.NATSCA},
+		{"nats-cert", c.NATSCert},
+		{"nats-key", c.NATSKey},
+		{"wazzup-account", c.Account},
 	} {
 		if flag.value != nil {
 			args = append(args, "--"+flag.name+"="+*flag.value)
@@ -101,8 +106,7 @@ func (c *connection) connectWith(ctx context.Context, e *env, settings *relay.Cl
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("NATS does not answer at %s (%w): is it running there? --nats-url or NATS_URL says where it is; `wazzupctl dev` starts one",
-			redacted(settings.NATS.URL), errors.Join(reason))
+		return nil, &noNATS{redacted(settings.NATS.URL), reason}
 	}
 	js, err := jetstream.New(conn.Conn())
 	if err != nil {
@@ -110,6 +114,25 @@ func (c *connection) connectWith(ctx context.Context, e *env, settings *relay.Cl
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	return &client{account: settings.Account, conn: conn, nc: conn.Conn(), js: js, printer: e.printer}, nil
+}
+
+// noNATS: the connection did not come about in time.
+type noNATS struct {
+	url    string
+	reason error // nil = not known
+}
+
+func (e *noNATS) Error() string {
+	return e.short() + ": is it running there? --nats-url or NATS_URL says where it is; `wazzupctl dev` starts one"
+}
+
+func (e *noNATS) Unwrap() error { return e.reason }
+
+func (e *noNATS) short() string {
+	if e.reason == nil {
+		return "NATS does not answer at " + e.url
+	}
+	return "NATS does not answer at " + e.url + " (" + e.reason.Error() + ")"
 }
 
 // redacted is a list of URLs without passwords.

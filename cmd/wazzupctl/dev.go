@@ -73,8 +73,8 @@ func (c *devCmd) Run(ctx context.Context, e *env) error {
 		if c.Once {
 			return s.runOnce(ctx, c, e)
 		}
-		if err := s.up(ctx); err != nil {
-			return nil // it was ended before it was up
+		if s.up(ctx) != nil {
+			return nil //nolint:nilerr // it was ended before it was up
 		}
 		e.Done()
 		if err := s.announce(c, e); err != nil {
@@ -139,7 +139,7 @@ func (s *system) start(ctx context.Context, c *devCmd, simCfg simulator.Config, 
 			undo[i]()
 		}
 	}()
-	if s.sim, err = simulator.New(simCfg); err != nil {
+	if s.sim, err = simulator.New(simCfg); err != nil { //nolint:contextcheck // it outlives the building
 		return &relay.UsageError{Err: err}
 	}
 	undo = append(undo, s.sim.Close)

@@ -71,11 +71,14 @@ func (c *doctorCmd) Run(ctx context.Context, e *env) error {
 	}
 	d := &doctor{}
 	cl, err := c.connectWith(ctx, e, settings)
+	away, isAway := errors.AsType[*noNATS](err)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case err != nil && !isAway:
+		return err
 	case err != nil:
-		d.note("nats", resultBroken, err.Error(), "start NATS (nats-server -js), or set NATS_URL and its credentials")
+		d.note("nats", resultBroken, away.short(), "start NATS (nats-server -js), or set NATS_URL and its credentials")
 	default:
 		defer cl.Close()
 		d.client = cl
@@ -112,8 +115,10 @@ func (d *doctor) jetstream(ctx context.Context) bool {
 func (d *doctor) streams(ctx context.Context) {
 	names := queue.Names{Account: d.account}
 	for _, s := range []struct{ name, limit string }{
-		{names.Commands(), "WAZZUP_COMMAND_BYTES"}, {names.Records(), "WAZZUP_RECORD_BYTES"},
-		{names.Deferred(), "WAZZUP_DEFERRED_BYTES"}, {names.Dead(), "WAZZUP_DEAD_BYTES"},
+		{names.Commands(), "WAZZUP_COMMAND_BYTES"},
+		{names.Records(), "WAZZUP_RECORD_BYTES"},
+		{names.Deferred(), "WAZZUP_DEFERRED_BYTES"},
+		{names.Dead(), "WAZZUP_DEAD_BYTES"},
 	} {
 		stream, err := d.js.Stream(ctx, s.name)
 		switch {

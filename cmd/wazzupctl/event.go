@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,7 +81,7 @@ func (e *event) family() string { return e.token(0) }
 // state of a command's or a status's event.
 func (e *event) state() schema.State { return schema.State(e.token(1)) }
 
-// line is the event in a line for people. Texts from outside are quoted, since
+// eventLine is the event in a line for people. Texts from outside are quoted, since
 // they might hold what a terminal obeys.
 func (p *printer) eventLine(e *event) string {
 	f := &e.fields
@@ -95,7 +96,7 @@ func (p *printer) eventLine(e *event) string {
 		head = p.tint(stateTint(e.state()), pad(head, 10)) + " " + pad(f.Kind, 5) + " " + p.tint(bold, plain(f.ID))
 		add("message", plain(f.MessageID))
 		if f.Attempt > 1 {
-			add("attempt", fmt.Sprint(f.Attempt))
+			add("attempt", strconv.Itoa(f.Attempt))
 		}
 		if f.RetryAt != nil {
 			add("retry_at", f.RetryAt.Local().Format(timeOnly))
@@ -121,7 +122,7 @@ func (p *printer) eventLine(e *event) string {
 		head = p.tint(bad, pad(head, 10))
 	case "counter":
 		if f.Counter != nil {
-			add("counter", fmt.Sprint(*f.Counter))
+			add("counter", strconv.FormatInt(*f.Counter, 10))
 		}
 	}
 	return pad(e.family(), 10) + " " + strings.Join(append([]string{head}, details...), " ")
@@ -155,6 +156,7 @@ func stateTint(s schema.State) tint {
 		return warn
 	case schema.StateRejected, schema.StateInvalid, schema.StateDead, schema.StateFailed:
 		return bad
+	case schema.StatePending:
 	}
 	return bold
 }

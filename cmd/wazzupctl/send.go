@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,7 @@ func (c *sendCmd) kind() schema.Kind {
 	return schema.KindSend
 }
 
-// message builds and checks the command.
+// message builds and checks the command; the error names every fault.
 func (c *sendCmd) message(e *env, account string) (*outgoing, error) {
 	var m *outgoing
 	var err error
@@ -99,25 +100,26 @@ func (c *sendCmd) message(e *env, account string) (*outgoing, error) {
 	case "-":
 		m, err = c.fromInput(e.stdin)
 	default:
-		err = errors.New("the only argument is -, which reads the command from standard input; everything else is a flag")
+		return nil, errors.New("the only argument is -, which reads the command from standard input; everything else is a flag")
 	}
-	if err != nil {
+	if m == nil {
 		return nil, err
 	}
 	decoded, faults := schema.Decode(account, c.kind(), m.channelID, m.body)
 	if m.id = decoded.ID; m.id == "" {
 		m.id, m.header = "ctl-"+nuid.Next(), true
 	}
-	if !schema.ValidUUID(m.channelID) && m.channelID != "" && strings.ContainsAny(m.channelID, ".*> \t\r\n") {
-		return nil, errors.New("channelId: cannot be part of a subject; it is a uuid in lower case")
+	switch {
+	case m.channelID == "":
+		err = errors.Join(err, errors.New("channelId: is missing: --channel-id, or the field of the command; `wazzupctl channels` lists them"))
+		faults = slices.DeleteFunc(faults, func(f schema.Fault) bool { return f.Field == "channelId" })
+	case strings.ContainsAny(m.channelID, ".*> \t\r\n"): // even unchecked: it would be another subject
+		err = errors.Join(err, errors.New("channelId: cannot be part of a subject; it is a uuid in lower case"))
 	}
-	if m.channelID == "" {
-		return nil, errors.New("channelId: is missing: --channel-id, or the field of the command; `wazzupctl channels` lists them")
+	if !c.Unchecked {
+		err = errors.Join(err, faultsError(faults))
 	}
-	if len(faults) > 0 && !c.Unchecked {
-		return nil, faultsError(faults)
-	}
-	return m, nil
+	return m, err
 }
 
 // faultsError lists the faults of a command, one a line.
@@ -140,8 +142,8 @@ func (c *sendCmd) fromFlags(now time.Time) (*outgoing, error) {
 	if c.Meta != "" && !json.Valid([]byte(c.Meta)) {
 		metaErr = errors.New("--meta: is no JSON")
 	}
-	if err := errors.Join(sendErr, expireErr, metaErr); err != nil {
-		return nil, err
+	if metaErr != nil {
+		c.Meta = ""
 	}
 	if c.ChatType == "" {
 		c.ChatType = schema.ChatWhatsApp
@@ -157,7 +159,7 @@ func (c *sendCmd) fromFlags(now time.Time) (*outgoing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write command: %w", err)
 	}
-	return &outgoing{channelID: c.ChannelID, body: body}, nil
+	return &outgoing{channelID: c.ChannelID, body: body}, errors.Join(sendErr, expireErr, metaErr)
 }
 
 // when reads a time, or a span from now.
@@ -177,9 +179,17 @@ func when(flag, text string, now time.Time) (time.Time, error) {
 
 func (c *sendCmd) fromInput(stdin io.Reader) (*outgoing, error) {
 	for _, flag := range []struct{ name, value string }{
-		{"--id", c.ID}, {"--chat-type", c.ChatType}, {"--chat-id", c.ChatID}, {"--text", c.Text}, {"--content", c.Content},
-		{"--ref-message-id", c.RefMessageID}, {"--send-at", c.SendAt}, {"--expire-at", c.ExpireAt},
-		{"--on-unknown", c.OnUnknown}, {"--group", c.Group}, {"--meta", c.Meta},
+		{"--id", c.ID},
+		{"--chat-type", c.ChatType},
+		{"--chat-id", c.ChatID},
+		{"--text", c.Text},
+		{"--content", c.Content},
+		{"--ref-message-id", c.RefMessageID},
+		{"--send-at", c.SendAt},
+		{"--expire-at", c.ExpireAt},
+		{"--on-unknown", c.OnUnknown},
+		{"--group", c.Group},
+		{"--meta", c.Meta},
 	} {
 		if flag.value != "" {
 			return nil, errors.New(flag.name + ": belongs into the command that - reads")

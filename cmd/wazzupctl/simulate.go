@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -51,14 +49,11 @@ func (s *simulation) config(log zerolog.Logger) (simulator.Config, []simulator.R
 	var rules []simulator.Rule
 	var errs []error
 	for i, text := range s.Rule {
-		var rule simulator.Rule
-		decoder := json.NewDecoder(strings.NewReader(text))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&rule); err != nil {
+		some, err := simulator.ParseRules([]byte(text))
+		if err != nil {
 			errs = append(errs, fmt.Errorf("--rule %d: %w", i+1, err))
-			continue
 		}
-		rules = append(rules, rule)
+		rules = append(rules, some...)
 	}
 	for _, d := range []time.Duration{s.EchoDelay, s.StatusDelay, s.Jitter} {
 		if d < 0 {
@@ -84,7 +79,7 @@ func (c *simulateCmd) Run(ctx context.Context, e *env) error {
 	if key != "" {
 		cfg.Keys = []string{string(key)}
 	}
-	sim, err := simulator.New(cfg)
+	sim, err := simulator.New(cfg) //nolint:contextcheck // it ends by Close
 	if err != nil {
 		return &relay.UsageError{Err: err}
 	}

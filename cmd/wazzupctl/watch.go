@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/wazzup-relay/wazzup-relay/internal/relay"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -214,6 +213,3 @@ func subscribe(ctx context.Context, cl *client, start time.Time, subjects []stri
 	}
 	return messages, nil
 }
-
-// usage makes an error one of usage.
-func usage(text string) error { return &relay.UsageError{Err: errors.New(text)} }

@@ -62,7 +62,7 @@ func BuildIngest(ctx context.Context, s *IngestSettings, webhooks net.Listener, 
 		return nil, err
 	}
 	i.opened(store.Close)
-	server, err := ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody}, store, conn.Conn(), log, tel.Meter)
+	server, err := ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody}, store, conn.Conn(), log, tel.Meter) //nolint:contextcheck // counters start without one
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -40,8 +41,8 @@ func (p *Program) opened(undo func()) { p.closers = append(p.closers, undo) }
 
 // Close frees what was opened for a program that will not be run.
 func (p *Program) Close() {
-	for i := len(p.closers) - 1; i >= 0; i-- {
-		p.closers[i]()
+	for _, undo := range slices.Backward(p.closers) {
+		undo()
 	}
 	p.closers = nil
 }

@@ -69,7 +69,7 @@ func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ 
 		return nil, err
 	}
 	_, silent := tel.Tracer.(tracenoop.Tracer)
-	work, err := sender.New(sender.Options{
+	work, err := sender.New(sender.Options{ //nolint:contextcheck // counters start without one
 		NATS: w.Nats.Conn(), Accounts: s.Accounts, Log: log,
 		Meter: tel.Meter, Tracer: tel.Tracer, Tracing: !silent,
 	})
@@ -78,20 +78,15 @@ func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ 
 	}
 	w.add(telemetryTask(tel, log), telemetryGrace+time.Second)
 	w.add(daemon.NewTask("worker", func(ctx context.Context) error {
-		if err := w.Nats.Wait(ctx); err != nil {
-			return ended(ctx, err)
+		switch err := w.Nats.Wait(ctx); {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was told to stop while it waited
+		case err != nil:
+			return err
 		}
 		return work.Run(ctx)
 	}, work.Ready), s.common.Timeout+settleBudget)
 	return w, nil
-}
-
-// ended passes over an error that is the end of ctx.
-func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // warn tells what is allowed and yet dangerous, or was given and not used.
