@@ -3,6 +3,7 @@ package sender_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -357,7 +358,7 @@ func TestBreakersMayBeAskedByTheirListener(t *testing.T) {
 func TestBreakersNeverWedge(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(50) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(seed, 1))
@@ -369,7 +370,7 @@ func TestBreakersNeverWedge(t *testing.T) {
 					case 0:
 						time.Sleep(time.Duration(rnd.IntN(3000)) * time.Millisecond)
 					case 1, 2:
-						if done, _, ok := b.Allow(sender.FamilySend, fmt.Sprint(rnd.IntN(4))); ok {
+						if done, _, ok := b.Allow(sender.FamilySend, strconv.Itoa(rnd.IntN(4))); ok {
 							open = append(open, done)
 						}
 					default:
@@ -386,13 +387,13 @@ func TestBreakersNeverWedge(t *testing.T) {
 				}
 				for channel := range 4 {
 					for range 3 { // wait for the channel, for the family, and go
-						retryAt, blocked := b.Blocked(sender.FamilySend, fmt.Sprint(channel))
+						retryAt, blocked := b.Blocked(sender.FamilySend, strconv.Itoa(channel))
 						if !blocked {
 							break
 						}
 						time.Sleep(time.Until(retryAt))
 					}
-					done, retryAt, ok := b.Allow(sender.FamilySend, fmt.Sprint(channel))
+					done, retryAt, ok := b.Allow(sender.FamilySend, strconv.Itoa(channel))
 					if !ok {
 						t.Fatalf("channel %d is refused until %v, and now is %v", channel, retryAt, time.Now())
 					}
@@ -416,7 +417,7 @@ func TestBreakersTogether(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(worker), 2))
 			effects := []sender.BreakerEffect{healthy, ofChan, ofWay, nothing}
 			for range 2000 {
-				channel := fmt.Sprint(rnd.IntN(3))
+				channel := strconv.Itoa(rnd.IntN(3))
 				b.Blocked(sender.FamilySend, channel)
 				if done, _, ok := b.Allow(sender.FamilySend, channel); ok {
 					done(rnd.IntN(3) > 0, sender.Verdict{Breaker: effects[rnd.IntN(len(effects))]})

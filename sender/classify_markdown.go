@@ -2,6 +2,7 @@ package sender
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -134,7 +135,7 @@ func (l *LateStatus) also() string {
 
 func mdRange(from, to int) string {
 	if from == to {
-		return fmt.Sprint(from)
+		return strconv.Itoa(from)
 	}
 	return fmt.Sprintf("%d to %d", from, to)
 }

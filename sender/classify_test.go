@@ -56,17 +56,39 @@ func checkVerdict(t *testing.T, family sender.Family, a wazzup.Answer, want expe
 	}
 }
 
-var (
-	// The answers of the manual and of what is known beyond it, in short.
-	wantReject   = expect{class: "terminal", action: "reject", breaker: "healthy"}
-	wantUnlisted = expect{class: "terminal", action: "reject", breaker: "healthy", ops: true}
-	wantAccept   = expect{action: "accept", breaker: "healthy"}
-	wantAccount  = expect{class: "account", action: "close_account", free: true, breaker: "healthy", reopens: sender.ReopenOnAccount}
-	wantPause    = expect{class: "retryable", action: "pause_account", free: true, breaker: "healthy", reopens: sender.ReopenOnHint}
-	wantUnknown  = expect{class: "unknown", action: "unknown", breaker: "channel"}
-	wantRetry    = expect{class: "retryable", action: "retry", breaker: "family"}
-	wantFree     = expect{class: "retryable", action: "retry", free: true, breaker: "family"}
-)
+// What the verdicts are, in short.
+
+func wantReject() expect {
+	return expect{class: "terminal", action: "reject", breaker: "healthy"}
+}
+
+func wantUnlisted() expect {
+	return expect{class: "terminal", action: "reject", breaker: "healthy", ops: true}
+}
+
+func wantAccept() expect {
+	return expect{action: "accept", breaker: "healthy"}
+}
+
+func wantAccount() expect {
+	return expect{class: "account", action: "close_account", free: true, breaker: "healthy", reopens: sender.ReopenOnAccount}
+}
+
+func wantPause() expect {
+	return expect{class: "retryable", action: "pause_account", free: true, breaker: "healthy", reopens: sender.ReopenOnHint}
+}
+
+func wantUnknown() expect {
+	return expect{class: "unknown", action: "unknown", breaker: "channel"}
+}
+
+func wantRetry() expect {
+	return expect{class: "retryable", action: "retry", breaker: "family"}
+}
+
+func wantFree() expect {
+	return expect{class: "retryable", action: "retry", free: true, breaker: "family"}
+}
 
 func closesChannel(reopens string) expect {
 	return expect{class: "channel", action: "close_channel", free: true, breaker: "healthy", reopens: reopens}
@@ -80,7 +102,7 @@ func withOps(e expect) expect {
 // codeExpectations says again, by hand, what each of the 27 codes means to a send
 // and to a call that may be repeated.
 func codeExpectations() map[string][2]expect {
-	spam := wantReject
+	spam := wantReject()
 	spam.spam = true
 	probed := closesChannel(sender.ReopenOnProbe)
 	probed.probe = true
@@ -88,15 +110,15 @@ func codeExpectations() map[string][2]expect {
 	canNotAdd := [2]expect{download, download}
 	canNotAdd[0].breaker, canNotAdd[1].breaker = "channel", "family"
 	codes := map[string][2]expect{
-		"MESSAGES_IS_SPAM":               {spam, wantReject},
+		"MESSAGES_IS_SPAM":               {spam, wantReject()},
 		"MESSAGE_DOWNLOAD_CONTENT_ERROR": {download, download},
 		"MESSAGES_CAN_NOT_ADD":           canNotAdd,
-		"CHANNEL_NOT_FOUND":              {closesChannel(sender.ReopenOnList), wantReject},
-		"CHANNEL_BLOCKED":                {closesChannel(sender.ReopenOnActive), wantReject},
-		"CHANNEL_NO_MONEY":               {closesChannel(sender.ReopenOnPayment), wantReject},
-		"MESSAGE_CHANNEL_UNAVAILABLE":    {probed, wantReject},
-		"ACCOUNT_NOT_FOUND":              {wantAccount, wantAccount},
-		"UNKNOWN_ERROR":                  {wantUnknown, wantRetry},
+		"CHANNEL_NOT_FOUND":              {closesChannel(sender.ReopenOnList), wantReject()},
+		"CHANNEL_BLOCKED":                {closesChannel(sender.ReopenOnActive), wantReject()},
+		"CHANNEL_NO_MONEY":               {closesChannel(sender.ReopenOnPayment), wantReject()},
+		"MESSAGE_CHANNEL_UNAVAILABLE":    {probed, wantReject()},
+		"ACCOUNT_NOT_FOUND":              {wantAccount(), wantAccount()},
+		"UNKNOWN_ERROR":                  {wantUnknown(), wantRetry()},
 	}
 	for _, code := range []string{
 		"MESSAGE_WRONG_CONTENT_TYPE", "MESSAGE_ONLY_TEXT_OR_CONTENT", "MESSAGE_NOTHING_TO_SEND",
@@ -106,7 +128,7 @@ func codeExpectations() map[string][2]expect {
 		"CONTACT_DETAIL_NOT_FOUND", "MESSAGES_ABNORMAL_SEND", "MESSAGES_INVALID_CONTACT_TYPE",
 		"REFERENCE_MESSAGE_NOT_FOUND", "MESSAGES_NOT_TEXT_FIRST",
 	} {
-		codes[code] = [2]expect{wantReject, wantReject}
+		codes[code] = [2]expect{wantReject(), wantReject()}
 	}
 	return codes
 }
@@ -178,26 +200,26 @@ func statusExpectation(family sender.Family, status int, code string) expect {
 	}
 	switch {
 	case status < 200:
-		return named(pick(wantUnknown, wantRetry))
+		return named(pick(wantUnknown(), wantRetry()))
 	case status < 300 && !send && !unlisted:
-		return wantAccept
+		return wantAccept()
 	case status < 300, status == 408, status >= 500:
-		return named(pick(wantUnknown, wantRetry))
+		return named(pick(wantUnknown(), wantRetry()))
 	case status < 400:
-		return named(pick(wantAccount, wantRetry))
+		return named(pick(wantAccount(), wantRetry()))
 	case status == 401:
-		return wantAccount
+		return wantAccount()
 	case status == 429:
-		return wantPause
+		return wantPause()
 	case status == 413, status == 415:
-		return named(wantReject)
+		return named(wantReject())
 	case status == 403, status == 404, status == 405:
 		if send && unlisted {
-			return wantUnlisted
+			return wantUnlisted()
 		}
-		return pick(wantAccount, wantReject)
+		return pick(wantAccount(), wantReject())
 	default:
-		return wantUnlisted
+		return wantUnlisted()
 	}
 }
 
@@ -242,36 +264,36 @@ func TestAnswers(t *testing.T) {
 		e.breaker = ""
 		return e
 	}
-	retryQuiet := quiet(wantFree)
+	retryQuiet := quiet(wantFree())
 	tests := []struct {
 		name   string
 		family sender.Family
 		answer wazzup.Answer
 		want   expect
 	}{
-		{"sent", send, sent, wantAccept},
-		{"synced", sync, answered(200, ""), wantAccept},
-		{"asked", query, answered(204, ""), wantAccept},
-		{"200 with an id and an error", send, sentAndRefused, wantUnknown},
-		{"400 with an id and an error", send, refusedWithID, wantReject},
-		{"201 without an id", send, badSend, wantUnknown},
-		{"201 without an id, unmarked", send, answered(201, ""), wantUnknown},
-		{"bad list", query, badSend, wantRetry},
-		{"delete of what is not there", sync, deleted(404, ""), wantAccept},
-		{"delete of what is not there, in a word", sync, deleted(404, "CONTACT_NOT_FOUND"), wantAccept},
-		{"delete without an account", sync, deleted(404, "ACCOUNT_NOT_FOUND"), wantAccount},
-		{"delete, cut off", sync, cutDelete, wantRetry},
-		{"429, cut off", send, cut, wantUnknown},
-		{"600", send, answered(600, ""), wantUnknown},
-		{"600 of a sync", sync, answered(600, ""), wantRetry},
-		{"status 0", send, answered(0, ""), wantUnknown},
-		{"nothing at all", send, wazzup.Answer{}, wantUnknown},
-		{"a worker died", send, failed("", schema.PhaseClaimed), wantUnknown},
+		{"sent", send, sent, wantAccept()},
+		{"synced", sync, answered(200, ""), wantAccept()},
+		{"asked", query, answered(204, ""), wantAccept()},
+		{"200 with an id and an error", send, sentAndRefused, wantUnknown()},
+		{"400 with an id and an error", send, refusedWithID, wantReject()},
+		{"201 without an id", send, badSend, wantUnknown()},
+		{"201 without an id, unmarked", send, answered(201, ""), wantUnknown()},
+		{"bad list", query, badSend, wantRetry()},
+		{"delete of what is not there", sync, deleted(404, ""), wantAccept()},
+		{"delete of what is not there, in a word", sync, deleted(404, "CONTACT_NOT_FOUND"), wantAccept()},
+		{"delete without an account", sync, deleted(404, "ACCOUNT_NOT_FOUND"), wantAccount()},
+		{"delete, cut off", sync, cutDelete, wantRetry()},
+		{"429, cut off", send, cut, wantUnknown()},
+		{"600", send, answered(600, ""), wantUnknown()},
+		{"600 of a sync", sync, answered(600, ""), wantRetry()},
+		{"status 0", send, answered(0, ""), wantUnknown()},
+		{"nothing at all", send, wazzup.Answer{}, wantUnknown()},
+		{"a worker died", send, failed("", schema.PhaseClaimed), wantUnknown()},
 		{"cancelled before", send, failed(wazzup.FaultCancelled, schema.PhaseNotSent), retryQuiet},
-		{"cancelled during a send", send, failed(wazzup.FaultCancelled, schema.PhaseWritten), quiet(wantUnknown)},
+		{"cancelled during a send", send, failed(wazzup.FaultCancelled, schema.PhaseWritten), quiet(wantUnknown())},
 		{"cancelled during a sync", sync, failed(wazzup.FaultCancelled, schema.PhaseWritten), retryQuiet},
-		{"no key", send, failed(wazzup.FaultKey, schema.PhaseNotSent), quiet(wantAccount)},
-		{"no key for a question", query, failed(wazzup.FaultKey, schema.PhaseNotSent), quiet(wantAccount)},
+		{"no key", send, failed(wazzup.FaultKey, schema.PhaseNotSent), quiet(wantAccount())},
+		{"no key for a question", query, failed(wazzup.FaultKey, schema.PhaseNotSent), quiet(wantAccount())},
 		{"bad id", sync, failed(wazzup.FaultRequest, schema.PhaseNotSent), expect{class: "terminal", action: "reject", free: true}},
 	}
 	for _, tt := range tests {
@@ -288,10 +310,10 @@ func TestTransportFaults(t *testing.T) {
 		for _, family := range sender.Families() {
 			t.Run(string(fault)+" "+string(family), func(t *testing.T) {
 				t.Parallel()
-				checkVerdict(t, family, failed(fault, schema.PhaseNotSent), wantFree)
-				want := wantRetry
+				checkVerdict(t, family, failed(fault, schema.PhaseNotSent), wantFree())
+				want := wantRetry()
 				if family == sender.FamilySend {
-					want = wantUnknown
+					want = wantUnknown()
 				}
 				checkVerdict(t, family, failed(fault, schema.PhaseWritten), want)
 			})

@@ -241,7 +241,7 @@ func (c *Client) call(ctx context.Context, template *http.Request, body []byte, 
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
-	req := template.WithContext(&callContext{Context: ctx, trace: p.ctx})
+	req := template.WithContext(&callContext{Context: ctx, trace: p.ctx}) //nolint:contextcheck // it inherits from ctx
 	req.Header = headers.bodiless
 	if len(body) > 0 {
 		req.Header = headers.withBody
@@ -250,7 +250,7 @@ func (c *Client) call(ctx context.Context, template *http.Request, body []byte, 
 	}
 
 	answer := Answer{Method: template.Method}
-	response, err := c.transport.http.RoundTrip(req)
+	response, err := c.transport.http.RoundTrip(req) //nolint:bodyclose // Answer.read closes it
 	if err == nil {
 		err = answer.read(response, want, maxAnswer)
 	}

@@ -92,56 +92,67 @@ func TestNewClientNamesEveryFault(t *testing.T) {
 func TestMethods(t *testing.T) {
 	t.Parallel()
 	type seen struct{ method, uri, auth, contentType, agent, body string }
-	requests := make(chan seen, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		for _, header := range []string{"Traceparent", "Idempotency-Key", "Accept-Encoding"} {
-			if value := r.Header.Get(header); value != "" {
-				t.Errorf("header %s: %s", header, value)
-			}
-		}
-		requests <- seen{r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("Content-Type"), r.Header.Get("User-Agent"), string(body)}
-		_, _ = io.WriteString(w, `{"messageId":"m1"}`)
-	}))
-	t.Cleanup(server.Close)
-	c := newClient(t, server.URL+"/base//", wazzup.TransportConfig{})
 	address := "https://example.com/w?a=\"b\""
 	tests := []struct {
 		name string
-		call func(context.Context) wazzup.Answer
+		call func(*wazzup.Client, context.Context) wazzup.Answer
 		want string // method, path, body
 	}{
-		{"send", func(ctx context.Context) wazzup.Answer { return c.SendMessage(ctx, testMessage()) }, `POST /send_message {"channelId":"3376e1c3-26a6-478b-b964-72bf01cc22cb","chatType":"whatsapp","chatId":"79998887766","text":"canary text"}`},
-		{"channels", c.Channels, `GET /channels `},
-		{"webhooks", c.GetWebhooks, `GET /webhooks `},
-		{"set webhooks", func(ctx context.Context) wazzup.Answer { return c.SetWebhooks(ctx, &address) }, `PUT /webhooks {"url":"https://example.com/w?a=\"b\""}`},
-		{"unset webhooks", func(ctx context.Context) wazzup.Answer { return c.SetWebhooks(ctx, nil) }, `PUT /webhooks {"url":null}`},
-		{"iframe", func(ctx context.Context) wazzup.Answer {
+		{"send", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.SendMessage(ctx, testMessage()) }, `POST /send_message {"channelId":"3376e1c3-26a6-478b-b964-72bf01cc22cb","chatType":"whatsapp","chatId":"79998887766","text":"canary text"}`},
+		{"channels", (*wazzup.Client).Channels, `GET /channels `},
+		{"webhooks", (*wazzup.Client).GetWebhooks, `GET /webhooks `},
+		{"set webhooks", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.SetWebhooks(ctx, &address) }, `PUT /webhooks {"url":"https://example.com/w?a=\"b\""}`},
+		{"unset webhooks", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.SetWebhooks(ctx, nil) }, `PUT /webhooks {"url":null}`},
+		{"iframe", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
 			return c.Iframe(ctx, json.RawMessage(`{"scope":"global"}`))
 		}, `POST /iframe {"scope":"global"}`},
-		{"list users", c.ListUsers, `GET /users `},
-		{"get user", func(ctx context.Context) wazzup.Answer { return c.GetUser(ctx, "a/b c?d#e%") }, `GET /users/a%2Fb%20c%3Fd%23e%25 `},
-		{"patch users", func(ctx context.Context) wazzup.Answer { return c.PatchUsers(ctx, json.RawMessage(`[{"id":1,"x":2}]`)) }, `PATCH /users [{"id":1,"x":2}]`},
-		{"put users", func(ctx context.Context) wazzup.Answer { return c.PutUsers(ctx, json.RawMessage(`[]`)) }, `PUT /users []`},
-		{"delete user", func(ctx context.Context) wazzup.Answer { return c.DeleteUser(ctx, "ы..") }, `DELETE /users/%D1%8B.. `},
-		{"list contacts", func(ctx context.Context) wazzup.Answer {
+		{"list users", (*wazzup.Client).ListUsers, `GET /users `},
+		{"get user", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.GetUser(ctx, "a/b c?d#e%") }, `GET /users/a%2Fb%20c%3Fd%23e%25 `},
+		{"patch users", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
+			return c.PatchUsers(ctx, json.RawMessage(`[{"id":1,"x":2}]`))
+		}, `PATCH /users [{"id":1,"x":2}]`},
+		{"put users", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
+			return c.PutUsers(ctx, json.RawMessage(`[]`))
+		}, `PUT /users []`},
+		{"delete user", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.DeleteUser(ctx, "ы..") }, `DELETE /users/%D1%8B.. `},
+		{"list contacts", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
 			return c.ListContacts(ctx, wazzup.Page{Offset: 100, OrderBy: "name", OrderDirection: "desc"})
 		}, `GET /contacts?offset=100&orderBy=name&orderDirection=desc `},
-		{"list contacts from the start", func(ctx context.Context) wazzup.Answer { return c.ListContacts(ctx, wazzup.Page{}) }, `GET /contacts `},
-		{"get contact", func(ctx context.Context) wazzup.Answer { return c.GetContact(ctx, "17") }, `GET /contacts/17 `},
-		{"patch contacts", func(ctx context.Context) wazzup.Answer { return c.PatchContacts(ctx, json.RawMessage(`[1]`)) }, `PATCH /contacts [1]`},
-		{"delete contact", func(ctx context.Context) wazzup.Answer { return c.DeleteContact(ctx, "17") }, `DELETE /contacts/17 `},
-		{"list deals", func(ctx context.Context) wazzup.Answer { return c.ListDeals(ctx, wazzup.Page{Offset: 7}) }, `GET /deals?offset=7 `},
-		{"get deal", func(ctx context.Context) wazzup.Answer { return c.GetDeal(ctx, "17") }, `GET /deals/17 `},
-		{"patch deals", func(ctx context.Context) wazzup.Answer { return c.PatchDeals(ctx, json.RawMessage(`[2]`)) }, `PATCH /deals [2]`},
-		{"delete deal", func(ctx context.Context) wazzup.Answer { return c.DeleteDeal(ctx, "...") }, `DELETE /deals/... `},
+		{"list contacts from the start", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.ListContacts(ctx, wazzup.Page{}) }, `GET /contacts `},
+		{"get contact", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.GetContact(ctx, "17") }, `GET /contacts/17 `},
+		{"patch contacts", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
+			return c.PatchContacts(ctx, json.RawMessage(`[1]`))
+		}, `PATCH /contacts [1]`},
+		{"delete contact", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.DeleteContact(ctx, "17") }, `DELETE /contacts/17 `},
+		{"list deals", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
+			return c.ListDeals(ctx, wazzup.Page{Offset: 7})
+		}, `GET /deals?offset=7 `},
+		{"get deal", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.GetDeal(ctx, "17") }, `GET /deals/17 `},
+		{"patch deals", func(c *wazzup.Client, ctx context.Context) wazzup.Answer {
+			return c.PatchDeals(ctx, json.RawMessage(`[2]`))
+		}, `PATCH /deals [2]`},
+		{"delete deal", func(c *wazzup.Client, ctx context.Context) wazzup.Answer { return c.DeleteDeal(ctx, "...") }, `DELETE /deals/... `},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // they share the server's one-place channel
-			answer := tt.call(t.Context())
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			requests := make(chan seen, 1)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				for _, header := range []string{"Traceparent", "Idempotency-Key", "Accept-Encoding"} {
+					if value := r.Header.Get(header); value != "" {
+						t.Errorf("header %s: %s", header, value)
+					}
+				}
+				requests <- seen{r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("Content-Type"), r.Header.Get("User-Agent"), string(body)}
+				_, _ = io.WriteString(w, `{"messageId":"m1"}`)
+			}))
+			t.Cleanup(server.Close)
+			c := newClient(t, server.URL+"/base//", wazzup.TransportConfig{})
+			answer := tt.call(c, t.Context())
 			if !answer.OK() {
 				t.Fatalf("answer: %+v", answer)
 			}
