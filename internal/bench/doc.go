@@ -16,9 +16,10 @@
 //
 // Sizes come from the environment:
 //
-//	BENCH_ROUNDS    3        rounds of Send and Latency
+//	BENCH_ROUNDS    3        rounds of Send, Latency and Webhooks
 //	BENCH_MESSAGES  20000    commands of one run of Send (twice that for 20 accounts)
 //	BENCH_LATENCY   5s       of publishing 100/s, in each round
+//	BENCH_EVENTS    10000    webhook items of one run of Webhooks
 //	BENCH_LANES     1000     idle lanes
 //	BENCH_IDLE      10s      of watching them
 //	BENCH_BACKLOG   100000   commands queued behind blocked channels

@@ -61,6 +61,10 @@ func newRole(name string, s spec) (role, error) {
 		return newWatermill(s)
 	case "worker":
 		return newWorker(s)
+	case "bare":
+		return newBare(s)
+	case "ingest":
+		return newIngest(s)
 	}
 	return nil, errors.New("no such role")
 }
@@ -137,7 +141,7 @@ func usageNow() (usage, error) {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 		return usage{}, err
 	}
-	u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), MaxRSS: int64(r.Maxrss) << 10}
+	u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), MaxRSS: r.Maxrss << 10}
 	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
 		var size, resident int64
 		if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {

@@ -3,10 +3,8 @@ package bench_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,9 +19,8 @@ const firstWait = time.Minute
 // vendor answers at once. Until it is told to open it knows no key, so that a
 // worker opens its lanes and pulls nothing.
 type vendor struct {
+	*web
 	spec     spec
-	listener net.Listener
-	web      *http.Server
 	channels []byte
 	open     atomic.Bool
 	count    atomic.Int64
@@ -35,24 +32,20 @@ type vendor struct {
 }
 
 func newVendor(s spec) (role, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a loopback port is there or not
-	if err != nil {
-		return nil, err
-	}
-	v := &vendor{spec: s, listener: l, first: make(chan int64, 1), refused: make(map[string]bool)}
+	v := &vendor{spec: s, first: make(chan int64, 1), refused: make(map[string]bool)}
 	list := make([]map[string]string, s.Listed)
 	for i := range list {
 		list[i] = map[string]string{"channelId": channelID(i), "transport": "whatsapp", "plainId": "79990000000", "state": s.State}
 	}
+	var err error
 	if v.channels, err = json.Marshal(list); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2/channels", v.list)
 	mux.HandleFunc("POST /v2/send_message", v.take)
-	v.web = &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
-	go func() { _ = v.web.Serve(l) }() // ends with stop, which waits for nothing: so does the process
-	return v, nil
+	v.web, err = newWeb(mux)
+	return v, err
 }
 
 func (v *vendor) list(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +97,7 @@ func (v *vendor) note(now time.Time, body []byte) {
 	v.taken = append(v.taken, now.Sub(time.Unix(0, published)))
 }
 
-func (v *vendor) told() any { return "http://" + v.listener.Addr().String() }
+func (v *vendor) told() any { return v.url }
 
 func (v *vendor) answer(question string) any {
 	switch question {
@@ -139,9 +132,4 @@ func (v *vendor) answer(question string) any {
 	return nil
 }
 
-func (v *vendor) stop() error {
-	if err := v.web.Close(); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+func (v *vendor) stop() error { return v.close() }

@@ -3,21 +3,16 @@ package bench_test
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/nats-io/nats.go"
-
-	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
-	"github.com/wazzup-relay/wazzup-relay/internal/telemetry"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// worker is the worker as its program runs it: every promise on, its metrics
-// counted, its log line of each call written (to nowhere). Only rates are off.
+// worker is the worker as its program runs it. Only rates are off.
 type worker struct {
 	nc     *nats.Conn
-	log    *os.File
+	seen   *observed
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -27,18 +22,8 @@ func newWorker(s spec) (role, error) {
 	if err != nil {
 		return nil, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	seen, err := observe()
 	if err != nil {
-		return nil, err
-	}
-	log, err := daemon.NewLogger("info", daemon.FormatJSON, null)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "bench", Log: log})
-	if err != nil {
-		cancel()
 		return nil, err
 	}
 	accounts := make([]sender.Config, s.Accounts)
@@ -47,13 +32,13 @@ func newWorker(s spec) (role, error) {
 			Account: account(i), APIKey: "key of " + account(i), APIURL: s.Vendor, Worker: "bench", Limits: limits(s),
 		}
 	}
-	run, err := sender.New(sender.Options{NATS: nc, Accounts: accounts, Log: log, Meter: tel.Meter, Tracer: tel.Tracer})
+	run, err := sender.New(sender.Options{NATS: nc, Accounts: accounts, Log: seen.log, Meter: seen.Meter, Tracer: seen.Tracer})
 	if err != nil {
-		cancel()
 		return nil, err
 	}
-	w := &worker{nc: nc, log: null, cancel: cancel, done: make(chan error, 1)}
-	go func() { w.done <- run.Run(ctx) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &worker{nc: nc, seen: seen, cancel: cancel, done: make(chan error, 1)}
+	go func() { w.done <- run.Run(ctx) }() // stop waits for it
 	return w, nil
 }
 
@@ -70,5 +55,5 @@ func (w *worker) stop() error {
 	w.cancel()
 	err := <-w.done
 	w.nc.Close()
-	return errors.Join(err, w.log.Close())
+	return errors.Join(err, w.seen.close())
 }
