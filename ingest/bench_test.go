@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,6 +57,7 @@ func BenchmarkWebhooks(b *testing.B) {
 		})
 		b.Run(shape.name+"/ingest", func(b *testing.B) {
 			f := newFixture(b, fixtureConfig{})
+			f.logTo(b, os.DevNull)
 			f.indexKnown(b, shape.known)
 			post(b, f.web, "/webhooks/"+account+"/"+secret, body, items)
 		})

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -40,7 +41,7 @@ func (o origin) message(it *item) queue.Event {
 	id := schema.Key(it.messageID)
 	return o.event(
 		schema.MessageEventSubject(o.account, it.direction, it.channelID, it.chatType, it.chatID),
-		idMessage+id+"-"+hash(it.raw), "message."+it.direction, id, it.raw)
+		idMessage+id+"-"+it.hash, "message."+it.direction, id, it.raw)
 }
 
 // status is identified by its message and number alone: a replay that comes when
@@ -79,37 +80,21 @@ func enrich(raw []byte, c Command, clash bool) []byte {
 
 // without rebuilds an object without some members; the others keep their bytes.
 func without(raw []byte, names ...string) []byte {
-	dec := newDecoder(raw)
-	if _, err := dec.ReadToken(); err != nil {
+	s := newSplitter(raw)
+	if _, err := s.object(); err != nil {
 		return raw
 	}
 	out := append(make([]byte, 0, len(raw)), '{')
-	for dec.PeekKind() == '"' {
-		name, err := dec.ReadValue()
-		if err != nil {
-			return raw
+	for _, m := range s.members {
+		if slices.Contains(names, unquote(m.name)) {
+			continue
 		}
-		text := unquote(name)
-		// The name is copied before the next read may reuse the decoder's buffer.
-		start := len(out)
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		out = append(out, name...)
-		value, err := dec.ReadValue()
-		if err != nil {
-			return raw
-		}
-		drop := false
-		for _, n := range names {
-			drop = drop || n == text
-		}
-		if drop {
-			out = out[:start]
-			continue
-		}
+		out = append(out, m.name...)
 		out = append(out, ':')
-		out = append(out, value...)
+		out = append(out, m.value...)
 	}
 	return append(out, '}')
 }

@@ -216,6 +216,21 @@ func serve(t testing.TB, nc *nats.Conn, cfg ingest.Config) *fixture {
 	return f
 }
 
+// logTo has the endpoint log to a file, as a program does.
+func (f *fixture) logTo(t testing.TB, name string) {
+	t.Helper()
+	file, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	cfg := ingest.Config{Accounts: []ingest.Account{{Name: account, Secrets: []string{secret}}}}
+	if f.server, err = ingest.New(cfg, f.store, f.nc, zerolog.New(file), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.web.Config.Handler = f.server
+}
+
 func connected() []nats.Status { return []nats.Status{nats.CONNECTED} }
 
 // newMeteredFixture also returns what reads all counters, named

@@ -299,7 +299,7 @@ func (s *Server) changes(ctx context.Context, account string, items []item) (map
 			groups = append(groups, g)
 		}
 		g.places = append(g.places, i)
-		g.changes = append(g.changes, change{hash: hash(it.raw)})
+		g.changes = append(g.changes, change{hash: it.hash})
 	}
 	if len(groups) == 0 {
 		return nil, nil //nolint:nilnil // no channel in the body, nothing to tell

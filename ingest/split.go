@@ -45,7 +45,8 @@ type item struct {
 	kind itemKind
 	// raw is the vendor's JSON, byte for byte. It aliases the body, except
 	// where an unknown member had to be put into an object of its own.
-	raw []byte
+	raw  []byte
+	hash string // itemMessage, itemChannel, itemList: see hash
 
 	direction string // itemMessage: "in" or "out"
 	messageID string // itemMessage, itemStatus
@@ -74,7 +75,7 @@ func split(body []byte) []item {
 	if !utf8.Valid(body) {
 		return whole(schema.QuarantineNotJSON)
 	}
-	s := splitter{dec: newDecoder(body)}
+	s := newSplitter(body)
 	err := s.body()
 	switch {
 	case errors.Is(err, errShape):
@@ -100,11 +101,17 @@ func newDecoder(body []byte) *jsontext.Decoder {
 var errShape = errors.New("JSON of another shape")
 
 type splitter struct {
+	text    []byte // what dec reads
 	dec     *jsontext.Decoder
+	members []member // of the object that was read last
 	items   []item
 	known   bool // a key of the manual was there
 	unknown bool // something else was there, {"test":true} aside
 	v3      bool
+}
+
+func newSplitter(text []byte) *splitter {
+	return &splitter{text: text, dec: newDecoder(text), members: make([]member, 0, 16)}
 }
 
 // body reads the whole body. Syntax is checked to the end before anything is
@@ -213,7 +220,7 @@ func (s *splitter) list() error {
 	if err != nil || emptyContainer(value) {
 		return err
 	}
-	s.items = append(s.items, item{kind: itemList, raw: value})
+	s.items = append(s.items, item{kind: itemList, raw: value, hash: hash(value)})
 	return nil
 }
 
@@ -242,18 +249,15 @@ type fields struct {
 
 // element reads one item of an array and says what it is.
 func (s *splitter) element(key string) (item, error) {
-	raw, err := s.dec.ReadValue()
+	if s.dec.PeekKind() != '{' {
+		raw, err := s.dec.ReadValue()
+		return item{kind: itemQuarantine, raw: raw, reason: schema.QuarantineBadItem, key: key}, err
+	}
+	raw, err := s.object()
 	if err != nil {
 		return item{}, err
 	}
-	bad := item{kind: itemQuarantine, raw: raw, reason: schema.QuarantineBadItem, key: key}
-	if raw.Kind() != '{' {
-		return bad, nil
-	}
-	f, err := readFields(raw)
-	if err != nil {
-		return item{}, err
-	}
+	f := readFields(s.members)
 	var it item
 	var reason schema.QuarantineReason
 	switch key {
@@ -264,59 +268,80 @@ func (s *splitter) element(key string) (item, error) {
 	case keyChannels:
 		it, reason = f.channel()
 	}
-	if reason == schema.QuarantineV3 {
+	switch {
+	case reason == schema.QuarantineV3:
 		s.v3 = true
-	}
-	if reason != "" {
-		bad.reason = reason
-		return bad, nil
+	case reason != "":
+		it = item{kind: itemQuarantine, reason: reason, key: key}
+	case it.kind != itemStatus:
+		it.hash = hashMembers(s.members)
 	}
 	it.raw = raw
 	return it, nil
 }
 
-func readFields(raw jsontext.Value) (fields, error) {
-	var f fields
-	dec := newDecoder(raw)
-	if _, err := dec.ReadToken(); err != nil {
-		return f, err
+// object reads an object; its members are in s.members until the next one.
+func (s *splitter) object() (raw []byte, err error) {
+	if _, err := s.dec.ReadToken(); err != nil {
+		return nil, err
 	}
-	s := splitter{dec: dec}
-	for dec.PeekKind() != '}' {
-		name, _, err := s.name()
+	start := s.dec.InputOffset() - 1
+	s.members = s.members[:0]
+	for s.dec.PeekKind() != '}' {
+		name, err := s.dec.ReadValue()
 		if err != nil {
-			return f, err
+			return nil, err
 		}
-		value, err := dec.ReadValue()
+		value, err := s.dec.ReadValue()
 		if err != nil {
-			return f, err
+			return nil, err
 		}
-		switch name {
-		case "messageId":
-			f.messageID = newScalar(value)
-		case "channelId":
-			f.channelID = newScalar(value)
-		case "chatType":
-			f.chatType = newScalar(value)
-		case "chatId":
-			f.chatID = newScalar(value)
-		case "status":
-			f.status = newScalar(value)
-		case "authorType":
-			f.authorType = newScalar(value)
-		case "state":
-			f.state = newScalar(value)
-		case "dateTime":
-			f.dateTime = newScalar(value)
-		case "timestamp":
-			f.timestamp = newScalar(value)
-		case "isEcho":
-			f.isEcho = value.Kind() == 't' || value.Kind() == 'f'
-		case "commandId", "meta":
+		s.members = append(s.members, member{name, value})
+	}
+	if _, err := s.dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	return s.text[start:s.dec.InputOffset()], nil
+}
+
+// member is one member of an object, as it was written.
+type member struct{ name, value jsontext.Value }
+
+// is compares the member's name without making a string of it.
+func (m member) is(quoted string) bool {
+	return string(m.name) == quoted ||
+		bytes.IndexByte(m.name, '\\') >= 0 && unquote(m.name) == quoted[1:len(quoted)-1]
+}
+
+func readFields(members []member) fields {
+	var f fields
+	for _, m := range members {
+		switch {
+		case m.is(`"messageId"`):
+			f.messageID = newScalar(m.value)
+		case m.is(`"channelId"`):
+			f.channelID = newScalar(m.value)
+		case m.is(`"chatType"`):
+			f.chatType = newScalar(m.value)
+		case m.is(`"chatId"`):
+			f.chatID = newScalar(m.value)
+		case m.is(`"status"`):
+			f.status = newScalar(m.value)
+		case m.is(`"authorType"`):
+			f.authorType = newScalar(m.value)
+		case m.is(`"state"`):
+			f.state = newScalar(m.value)
+		case m.is(`"dateTime"`):
+			f.dateTime = newScalar(m.value)
+		case m.is(`"timestamp"`):
+			f.timestamp = newScalar(m.value)
+		case m.is(`"isEcho"`):
+			f.isEcho = m.value.Kind() == 't' || m.value.Kind() == 'f'
+		case m.is(`"commandId"`), m.is(`"meta"`):
 			f.ours = true
 		}
 	}
-	return f, nil
+	return f
 }
 
 // name reads an object member's name, decoded and as it was written.
