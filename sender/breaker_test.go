@@ -300,16 +300,40 @@ func TestBreakers(t *testing.T) {
 			b.refused("c1", 0)
 		}},
 		{name: "late answers while the wait is longer than gobreaker's", run: func(b *breakerBench) {
-			late := b.allow("c1")
-			b.calls(5, "c1", ofChan)
+			b.call("c1", ofChan)
+			late, later := b.allow("c1"), b.allow("c1")
+			b.calls(4, "c1", ofChan)
 			b.told("open c1")
 			time.Sleep(time.Until(b.refused("c1", openFor)))
 			b.call("c1", ofChan)
 			b.told("again c1")
 			time.Sleep(openFor + time.Second)
 			late(true, sender.Verdict{Breaker: healthy})
-			b.told()
 			b.refused("c1", openFor-time.Second)
+			later(true, sender.Verdict{Breaker: ofChan})
+			b.refused("c1", openFor-time.Second)
+			b.told()
+		}},
+		{name: "late answers while a family's wait is longer than gobreaker's", run: func(b *breakerBench) {
+			late := b.allow("c1")
+			b.calls(5, "c1", ofWay)
+			b.told("open send")
+			time.Sleep(time.Until(b.refused("c2", openFor)))
+			b.call("c2", ofWay)
+			b.told("again send")
+			time.Sleep(openFor + time.Second)
+			late(true, sender.Verdict{Breaker: healthy})
+			b.told()
+			b.refused("c2", openFor-time.Second)
+		}},
+		{name: "a fault counts although a success came between its call and its answer", run: func(b *breakerBench) {
+			b.call("c1", ofChan)
+			slow := b.allow("c1")
+			b.call("c1", healthy)
+			b.calls(4, "c1", ofChan)
+			b.told()
+			slow(true, sender.Verdict{Breaker: ofChan})
+			b.told("open c1")
 		}},
 		{name: "more probes, all of which must succeed", cfg: sender.BreakerConfig{Probes: 2}, run: func(b *breakerBench) {
 			b.calls(5, "c1", ofChan)
