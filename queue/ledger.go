@@ -46,6 +46,8 @@ type Record struct {
 	Worker      string `json:"w,omitempty"`
 	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
+	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown: sequence of its claim
+	ClaimAt     int64  `json:"ca,omitempty"` // of StepUnknown: the claim's At
 	Waits       []Wait `json:"wt,omitempty"`
 
 	// Event is the public event that goes with the record, so that whoever
@@ -107,6 +109,8 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	text("w", r.Worker)
 	number("at", r.At)
 	number("ra", r.RetryAt)
+	number("cl", int64(r.Claim)) //nolint:gosec // a sequence is far below 2^63
+	number("ca", r.ClaimAt)
 	if len(r.Waits) > 0 {
 		dst = append(dst, `,"wt":[`...)
 		for i, w := range r.Waits {
@@ -281,7 +285,11 @@ func (l *Ledger) Timeline(ctx context.Context, id string) ([]*Record, error) {
 
 // IndexOf reads the command behind a vendor's message id; nil when unknown.
 func (l *Ledger) IndexOf(ctx context.Context, messageID string) (*Index, error) {
-	m, err := leaderLast(ctx, l.nc, l.Records(), l.IndexSubject(messageID))
+	return l.readIndex(ctx, l.IndexSubject(messageID))
+}
+
+func (l *Ledger) readIndex(ctx context.Context, subject string) (*Index, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), subject)
 	if err != nil || m == nil {
 		return nil, err
 	}
@@ -290,6 +298,22 @@ func (l *Ledger) IndexOf(ctx context.Context, messageID string) (*Index, error) 
 		return nil, fmt.Errorf("decode index: %w", err)
 	}
 	return &x, nil
+}
+
+// LateOf reads the answer that a worker passed on after it had lost its epoch;
+// nil when there is none.
+func (l *Ledger) LateOf(ctx context.Context, id string) (*Index, error) {
+	return l.readIndex(ctx, l.LateSubject(id))
+}
+
+// Events hands over the bodies of the events stored on a subject from a sequence
+// on, oldest first.
+func (l *Ledger) Events(ctx context.Context, subject string, from uint64, next func(sequence uint64, body []byte) error) error {
+	err := l.scan(ctx, subject, from, func(m *storedMsg) (bool, error) { return true, next(m.Sequence, m.Data) })
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	return nil
 }
 
 // Answers reads the index records stored from one sequence up to another, by the

@@ -43,8 +43,11 @@ type command struct {
 	waits   []queue.Wait
 
 	// The present attempt.
-	slot    *slot
-	calling bool
+	slot      *slot
+	calling   bool
+	claimSeq  uint64    // of the claim's record: evidence is stored after it
+	claimAt   time.Time // this machine's clock
+	unsettled bool      // claimed, and its outcome is not durable
 
 	doubt *doubt      // while its fate is unknown
 	timer *time.Timer // until a retry or the end of a doubt
@@ -67,14 +70,6 @@ type outcome struct {
 	original  *schema.Original
 	items     []schema.ItemError
 	retryAt   time.Time
-}
-
-// doubt is an attempt whose fate is unknown.
-type doubt struct {
-	claim uint64 // sequence of the claim record: evidence comes after it
-	since time.Time
-	until time.Time
-	err   *schema.Error
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }

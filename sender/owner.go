@@ -73,7 +73,11 @@ type owner struct {
 	commands    map[queue.Origin]*command // in hand
 	lanes       map[laneKey]*lane
 	channels    map[string]*channelGate
-	runnable    [2]fifo[*lane] // by rank: lanes with a command that may go
+	runnable    [2]fifo[*lane]        // by rank: lanes with a command that may go
+	doubts      map[string][]*command // by the subject of their echo
+	looking     map[string]bool       // the same: evidence is being read
+	lookAgain   map[string]bool
+	lookTimer   map[string]*time.Timer
 	window      *window
 	flight      int // attempts that hold a slot
 	otherFlight int // of them, not transactional
@@ -98,16 +102,20 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		cfg: cfg, nc: w.nc, js: w.js, topology: t, lease: lease, client: client,
 		log:     w.log.With().Str("account", cfg.Account).Str("epoch", lease.Epoch).Logger(),
 		metrics: w.metrics, tracer: w.tracer, tracing: w.tracing,
-		callers:  newCallers(),
-		polls:    make(chan struct{}, 1),
-		gone:     make(chan error, 1),
-		commands: make(map[queue.Origin]*command),
-		feeds:    make(map[*queue.Source]*feed),
-		lanes:    make(map[laneKey]*lane),
-		channels: make(map[string]*channelGate),
-		window:   newWindow(cfg.Rate),
-		drained:  make(chan struct{}),
-		expires:  lease.Expires(),
+		callers:   newCallers(),
+		polls:     make(chan struct{}, 1),
+		gone:      make(chan error, 1),
+		commands:  make(map[queue.Origin]*command),
+		feeds:     make(map[*queue.Source]*feed),
+		doubts:    make(map[string][]*command),
+		looking:   make(map[string]bool),
+		lookAgain: make(map[string]bool),
+		lookTimer: make(map[string]*time.Timer),
+		lanes:     make(map[laneKey]*lane),
+		channels:  make(map[string]*channelGate),
+		window:    newWindow(cfg.Rate),
+		drained:   make(chan struct{}),
+		expires:   lease.Expires(),
 
 		noncePrefix: nuid.Next()[12:],
 	}
@@ -352,6 +360,9 @@ func (o *owner) stopTimers() {
 		if g.closed != nil && g.closed.probe != nil {
 			g.closed.probe.Stop()
 		}
+	}
+	for _, timer := range o.lookTimer {
+		timer.Stop()
 	}
 	for _, c := range o.commands {
 		if c.timer != nil {

@@ -43,6 +43,7 @@ func (o *owner) claim(c *command, then func()) {
 			return
 		}
 		c.expect, c.attempt, c.waits = seq, r.Attempt, nil
+		c.claimSeq, c.claimAt, c.unsettled = seq, time.UnixMilli(r.At), true
 		c.calling = true
 		o.enter()
 		o.mu.Unlock()
@@ -106,6 +107,9 @@ func (o *owner) conclude(c *command, out outcome) {
 		if !out.retryAt.IsZero() {
 			r.RetryAt = out.retryAt.UnixMilli()
 		}
+		if out.step == queue.StepUnknown {
+			r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
+		}
 		o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
 	}
 	if out.state == schema.StateDead {
@@ -132,13 +136,14 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 		return
 	}
 	c.expect = seq
+	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
 		o.announce(c, out.state, event, nil)
 		o.retryAt(c, out.retryAt)
 	case queue.StepUnknown:
 		o.announce(c, out.state, event, nil)
-		o.wonder(c)
+		o.wonder(c, out.err)
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:

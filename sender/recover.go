@@ -110,6 +110,15 @@ func stateOf(r *queue.Record) schema.State {
 	return schema.StatePending
 }
 
+// errorOf is the error that a record's event tells.
+func errorOf(r *queue.Record) *schema.Error {
+	var e schema.CommandEvent
+	if json.Unmarshal(r.Event, &e) == nil && e.Error != nil {
+		return e.Error
+	}
+	return &schema.Error{Code: CodeConnection, Class: schema.ClassUnknown, Phase: schema.PhaseWritten}
+}
+
 // resume goes on with a command that was under way before a crash, a hand-over
 // or a lost connection.
 func (o *owner) resume(c *command, last *queue.Record) {
@@ -125,8 +134,9 @@ func (o *owner) resume(c *command, last *queue.Record) {
 		o.announce(c, stateOf(last), last.Event, nil)
 		o.retryAt(c, time.UnixMilli(last.RetryAt))
 	case queue.StepUnknown:
+		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, nil)
-		o.wonder(c)
+		o.wonder(c, errorOf(last))
 	case queue.StepScheduled:
 		o.scheduled(c)
 	case queue.StepClaim:
@@ -145,15 +155,13 @@ func (o *owner) crashed(c *command, claim *queue.Record) {
 		o.later(func() { o.conclude(c, out) })
 		return
 	}
+	c.claimSeq, c.claimAt, c.unsettled = claim.Sequence, time.UnixMilli(claim.At), true
 	o.later(func() {
 		x, ok := o.answers.of(o, claim)
 		switch {
 		case !ok: // the owner ends: the next one asks again
 		case x != nil:
-			out := final(schema.StateSent)
-			out.messageID = x.MessageID
-			out.evidence = &schema.Evidence{Kind: schema.EvidenceAnswer, MessageID: x.MessageID}
-			o.conclude(c, out)
+			o.conclude(c, proven(schema.EvidenceAnswer, x.MessageID))
 		default:
 			o.conclude(c, unknown(&schema.Error{
 				Code: CodeConnection, Class: schema.ClassUnknown, Phase: schema.PhaseClaimed,
@@ -216,49 +224,6 @@ func (o *owner) pause(try int) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-// wonder waits for evidence about an attempt whose fate is unknown. The chat
-// waits with it. The owner's mutex is held.
-func (o *owner) wonder(c *command) {
-	wait := o.cfg.ReconcileWait
-	reason := schema.ReasonNoEvidence
-	switch {
-	case o.cfg.Evidence == EvidenceNone:
-		wait = 0
-	case !o.webhooks:
-		// Nothing that could prove it has ever arrived; waiting would pretend.
-		wait, reason = 0, schema.ReasonNoWebhooks
-	}
-	c.doubt = &doubt{since: time.Now()}
-	end := func() {
-		o.mu.Lock()
-		if c.doubt == nil || o.stopping {
-			o.mu.Unlock()
-			return
-		}
-		c.doubt, c.timer = nil, nil
-		o.mu.Unlock()
-		o.conclude(c, o.unresolved(c, reason))
-	}
-	if wait == 0 {
-		o.later(end)
-		return
-	}
-	c.timer = time.AfterFunc(wait, end)
-}
-
-// unresolved is what becomes of an unknown that nothing proved.
-func (o *owner) unresolved(c *command, reason schema.Reason) outcome {
-	e := &schema.Error{
-		Code: "FATE_UNKNOWN", Class: schema.ClassUnknown, Phase: schema.PhaseWritten,
-		Description: "whether the message was sent is not known, and nothing proved it",
-	}
-	if c.body.Message.OnUnknown == schema.OnUnknownResend {
-		return o.retry(c, e, true)
-	}
-	e.Reason = reason
-	return outcome{step: queue.StepFinal, state: schema.StateDead, err: e}
 }
 
 // retry lets a command be claimed again after a pause; one that used up its

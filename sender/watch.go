@@ -47,6 +47,43 @@ func (o *owner) watch(ctx context.Context) error {
 		following.Stop()
 		<-following.Closed()
 	})
+	return o.watchEvidence(ctx, s, prefix)
+}
+
+// watchEvidence looks at a chat in doubt whenever an echo or a late answer for it
+// is stored. It only saves time: the end of each wait looks anyway.
+func (o *owner) watchEvidence(ctx context.Context, s jetstream.Stream, prefix string) error {
+	if o.cfg.Evidence == EvidenceNone {
+		return nil
+	}
+	echoes, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{prefix + "message.out.>", o.topology.LateFilter()},
+		DeliverPolicy:  jetstream.DeliverNewPolicy,
+	})
+	if err != nil {
+		return fmt.Errorf("watch evidence: %w", err)
+	}
+	following, err := echoes.Consume(func(m jetstream.Msg) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !strings.HasPrefix(m.Subject(), prefix) {
+			for subject := range o.doubts {
+				o.lookSoon(subject)
+			}
+			return
+		}
+		o.webhooks = true
+		o.lookSoon(m.Subject())
+	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		o.log.Debug().Err(err).Msg("evidence_watch_interrupted")
+	}))
+	if err != nil {
+		return fmt.Errorf("watch evidence: %w", err)
+	}
+	o.onClose(func() {
+		following.Stop()
+		<-following.Closed()
+	})
 	return nil
 }
 

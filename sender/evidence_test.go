@@ -1,0 +1,164 @@
+package sender_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// echo stores what ingest would for the vendor's echo of an API send.
+func (r *rig) echo(messageID, chat, fields string) {
+	r.t.Helper()
+	subject := schema.MessageEventSubject("main", "out", simulator.ChannelWhatsApp, schema.ChatWhatsApp, chat)
+	body := fmt.Sprintf(`{"messageId":%q,"channelId":%q,"chatType":"whatsapp","chatId":%q,%s}`, messageID, simulator.ChannelWhatsApp, chat, fields)
+	if !json.Valid([]byte(body)) {
+		r.t.Fatalf("no JSON: %s", body)
+	}
+	if _, err := r.js.Publish(r.t.Context(), subject, []byte(body)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func ms(t time.Time) string { return fmt.Sprint(t.UnixMilli()) }
+
+// What proves that a call whose answer was lost was carried out, and what does
+// not.
+func TestEchoAsEvidence(t *testing.T) {
+	t.Parallel()
+	const text = `"text":"Hello,  wörld"`
+	tests := []struct {
+		name  string
+		body  string // of the command
+		echo  string // fields of the echo; %s is the vendor's time now
+		proof bool
+	}{
+		{"its echo", text, `"authorType":9,"dateTime":%s,"type":1,"text":"Hello,  wörld"`, true},
+		{"numbers as strings", text, `"authorType":"9","dateTime":"%s","type":"1","text":"Hello,  wörld"`, true},
+		{"white space and composition differ", text, `"authorType":9,"dateTime":%s,"text":" Hello, wo\u0308rld\n"`, true},
+		{"a file is known by its type", `"content":"https://a.example/x.png"`, `"authorType":9,"dateTime":%s,"type":2,"content":"https://vendor.example/own"`, true},
+		{"another text", text, `"authorType":9,"dateTime":%s,"text":"Hello"`, false},
+		{"a file for a text", text, `"authorType":9,"dateTime":%s,"content":"https://x.example/y"`, false},
+		{"from the phone", text, `"authorType":0,"dateTime":%s,"text":"Hello,  wörld"`, false},
+		{"from the vendor's window", text, `"authorType":1,"dateTime":%s,"text":"Hello,  wörld"`, false},
+		{"no time", text, `"authorType":9,"text":"Hello,  wörld"`, false},
+	}
+	r := newRig(t, simulator.Config{})
+	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
+	cfg := r.config()
+	cfg.ReconcileWait = 700 * time.Millisecond
+	r.start(cfg)
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range tests {
+		chat := fmt.Sprintf("7900000%04d", i)
+		r.publish(schema.KindSend, tt.name, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,%s}`, tt.name, chat, tt.body))
+	}
+	for i, tt := range tests {
+		r.event(tt.name, schema.StateUnknown)
+		fields := tt.echo
+		if i < len(tests)-1 {
+			fields = fmt.Sprintf(tt.echo, ms(time.Now()))
+		}
+		r.echo(fmt.Sprint("m-", i), fmt.Sprintf("7900000%04d", i), fields)
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.states(tt.name)
+			if tt.proof {
+				e := r.event(tt.name, schema.StateSent)
+				if e.Evidence == nil || e.Evidence.Kind != schema.EvidenceEcho || e.MessageID != fmt.Sprint("m-", i) {
+					t.Errorf("got %+v %s, want the echo as evidence", e.Evidence, e.MessageID)
+				}
+				return
+			}
+			if e := r.event(tt.name, schema.StateDead); e.Error.Reason != schema.ReasonNoEvidence {
+				t.Errorf("reason: got %s, want no_evidence", e.Error.Reason)
+			}
+		})
+	}
+	if n := len(r.sim.Sends()); n != len(tests) {
+		t.Errorf("the vendor got %d requests, want %d: never a blind second call", n, len(tests))
+	}
+}
+
+// One echo resolves one command, and where more echoes than doubts are there,
+// none proves anything.
+func TestEchoesAreNotShared(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, simulator.Config{})
+	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
+	cfg := r.config()
+	cfg.ReconcileWait = 700 * time.Millisecond
+	r.start(cfg)
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message", Text: "lost"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(kind schema.Kind, id, chat string) {
+		r.publish(kind, id, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":"lost"}`, id, chat))
+		r.event(id, schema.StateUnknown)
+	}
+	lost := func() string { return `"authorType":9,"dateTime":` + ms(time.Now()) + `,"text":"lost"` }
+
+	// The same text to one chat in both classes, and one echo.
+	send(schema.KindSend, "two-a", "79000000001")
+	send(schema.KindBulk, "two-b", "79000000001")
+	r.echo("m1", "79000000001", lost())
+	// One doubt, two echoes: another program sends the same on the same key.
+	send(schema.KindSend, "one", "79000000002")
+	r.echoes("79000000002", lost(), "m2", "m3")
+	// An echo whose message is another command's already.
+	send(schema.KindSend, "taken", "79000000003")
+	r.index("m4")
+	r.echo("m4", "79000000003", lost())
+	// An echo that came long before the claim.
+	r.echo("m5", "79000000004", lost())
+	send(schema.KindSend, "before", "79000000004")
+	// An old message that the vendor delivers after a reconnection.
+	send(schema.KindSend, "old", "79000000005")
+	r.echo("m6", "79000000005", `"authorType":9,"dateTime":`+ms(time.Now().Add(-time.Minute))+`,"text":"lost"`)
+
+	for _, id := range []string{"two-a", "two-b", "one", "taken", "before", "old"} {
+		r.states(id)
+	}
+	sent := 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.State != schema.StateSent {
+			continue
+		}
+		sent++
+		if e.ID != "two-a" || e.MessageID != "m1" {
+			t.Errorf("%s is sent by %s: that echo proves nothing", e.ID, e.MessageID)
+		}
+	}
+	if sent != 1 {
+		t.Errorf("%d commands are proven, want 1", sent)
+	}
+}
+
+// echoes stores several at once, so that none is seen alone.
+func (r *rig) echoes(chat, fields string, messageIDs ...string) {
+	r.t.Helper()
+	subject := schema.MessageEventSubject("main", "out", simulator.ChannelWhatsApp, schema.ChatWhatsApp, chat)
+	for _, id := range messageIDs {
+		body := fmt.Sprintf(`{"messageId":%q,"channelId":%q,"chatType":"whatsapp","chatId":%q,%s}`, id, simulator.ChannelWhatsApp, chat, fields)
+		if _, err := r.js.PublishAsync(subject, []byte(body)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	<-r.js.PublishAsyncComplete()
+}
+
+// index notes a vendor's message id as another command's.
+func (r *rig) index(messageID string) {
+	r.t.Helper()
+	if _, err := r.js.Publish(r.t.Context(), "wz.main.x."+messageID, []byte(`{"id":"other","o":{"c":1,"s":1},"k":"send","ch":"x","m":"`+messageID+`"}`)); err != nil {
+		r.t.Fatal(err)
+	}
+}
