@@ -76,14 +76,19 @@ func Parse(s Settings, args []string, getenv func(string) string, stdout io.Writ
 // concerns reports whether one of the faults is about one of the settings.
 func concerns(faults []config.Fault, names []string) bool {
 	for _, f := range faults {
-		for _, name := range names {
-			flag := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-			if strings.Contains(f.Where, name) || strings.Contains(f.Where, flag) {
+		for _, word := range strings.FieldsFunc(f.Where, func(r rune) bool { return strings.ContainsRune(" ()", r) }) {
+			if slices.ContainsFunc(names, func(name string) bool { return setting(name) == setting(word) }) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// setting is what a variable, its _FILE and their flags have in common.
+func setting(word string) string {
+	name := strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(word, "--"), "-", "_"))
+	return strings.TrimSuffix(name, "_FILE")
 }
 
 func faultsOf(err error) []config.Fault {
