@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -264,7 +265,7 @@ func (n *NATS) options() []nats.Option {
 			n.tell(NATSReconnected)
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			n.trying.Failed(safeNATSError(err))
+			n.trying.Failed(dialError(err))
 		}),
 		nats.ClosedHandler(func(*nats.Conn) {
 			close(n.closed)
@@ -295,6 +296,15 @@ func reconnectDelay(round int) time.Duration {
 		limit = min(limit, minReconnectWait<<shift)
 	}
 	return limit/2 + rand.N(limit/2)
+}
+
+// dialError gives a refused connection the one text that nats.go has for it at
+// the first attempt; at later ones it tells the address too.
+func dialError(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nats.ErrNoServers
+	}
+	return safeNATSError(err)
 }
 
 // safeNATSError hides what a server quotes: a refused subject may end in a

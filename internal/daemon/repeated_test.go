@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,11 +70,15 @@ func TestRepeated(t *testing.T) {
 
 		r.Failed(away)
 		r.Failed(refused)
-		check("changed", line{Level: "warn", Error: "refused", NotLogged: 1, Failing: 60000})
+		check("another", line{Level: "warn", Error: "refused", NotLogged: 1, Failing: 60000})
+
+		r.Failed(away)
+		r.Failed(refused)
+		check("both in turn")
 
 		r.Failed(refused)
 		r.Succeeded()
-		check("over", line{Level: "info", NotLogged: 1, Failed: 60000})
+		check("over", line{Level: "info", NotLogged: 3, Failed: 60000})
 		if got := r.Last(); got != "" {
 			t.Errorf("Last = %q after it is over", got)
 		}
@@ -82,6 +87,18 @@ func TestRepeated(t *testing.T) {
 		r.Failed(refused)
 		check("the same, but new again", line{Level: "warn", Error: "refused"})
 	})
+}
+
+func TestRepeatedForgetsWhatNeverRepeats(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	r := daemon.NewRepeated(zerolog.New(&out), "connect", time.Minute)
+	for i := range 1000 {
+		r.Failed(fmt.Errorf("number %d", i))
+	}
+	if got := bytes.Count(out.Bytes(), []byte("\n")); got != 1000 {
+		t.Errorf("%d lines, want one for each of 1000", got)
+	}
 }
 
 func TestRepeatedWithoutReminder(t *testing.T) {

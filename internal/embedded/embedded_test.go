@@ -300,7 +300,8 @@ func TestStopsWithinBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pull, err := consumer.Fetch(1, jetstream.FetchMaxWait(time.Minute)) // a waiting pull must not hold the server up
+	waiting, cancel := context.WithCancel(t.Context())
+	pull, err := consumer.Fetch(1, jetstream.FetchContext(waiting)) // must not hold the server up
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +312,7 @@ func TestStopsWithinBudget(t *testing.T) {
 	case <-time.After(15 * time.Second):
 		t.Fatal("Shutdown did not return")
 	}
-	js.Conn().Close()
+	cancel() // else the client would wait for heartbeats
 	for range pull.Messages() {
 		t.Error("a message out of nowhere")
 	}
