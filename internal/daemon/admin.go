@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdlog "log" //nolint:depguard // http.Server.ErrorLog can be nothing else
+	stdlog "log"
 	"net"
 	"net/http"
 	"strings"
