@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,9 +24,7 @@ type Deferred struct {
 // whole seconds and so fires early. The server's timer has a grain of 250 ms.
 func (l *Ledger) Defer(d *Deferred, done func(err error)) {
 	h := make(nats.Header, len(d.Header)+2)
-	for k, v := range d.Header {
-		h[k] = v
-	}
+	maps.Copy(h, d.Header)
 	h["Nats-Schedule"] = []string{"@at " + d.At.UTC().Format(time.RFC3339Nano)}
 	h["Nats-Schedule-Target"] = []string{d.Target}
 	l.w.publish(&write{

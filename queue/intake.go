@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -322,11 +323,7 @@ func (in *Intake) resetLocked(s *Source, why string) {
 	s.resetting = true
 	delete(in.byName, s.consumer)
 	old := s.consumer
-	in.wg.Add(1)
-	go func() {
-		defer in.wg.Done()
-		in.replace(s, old, why)
-	}()
+	in.wg.Go(func() { in.replace(s, old, why) })
 }
 
 func (in *Intake) replace(s *Source, old, why string) {
@@ -393,9 +390,7 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 		if page.Error != nil {
 			return nil, fmt.Errorf("list subjects of %s: %w", stream, page.Error)
 		}
-		for s, n := range page.State.Subjects {
-			all[s] = n
-		}
+		maps.Copy(all, page.State.Subjects)
 		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
 			return all, nil
 		}
@@ -428,7 +423,7 @@ func (in *Intake) Close() {
 	in.mu.Unlock()
 	in.cancel()
 	// An error means that the connection is closed: nothing arrives then either.
-	_ = in.sub.Unsubscribe() //nolint:errcheck // see above
+	_ = in.sub.Unsubscribe()
 	in.wg.Wait()
 }
 

@@ -22,10 +22,10 @@ const (
 
 const ownersBucket = "wazzup-owners"
 
-// ErrLeaseHeld: another worker owns the account.
+// ErrLeaseHeld means that another worker owns the account.
 var ErrLeaseHeld = errors.New("another worker owns the account")
 
-// ErrLeaseLost: the lease was not renewed in time, or somebody else has it.
+// ErrLeaseLost means that the lease was not renewed in time, or somebody else has it.
 var ErrLeaseLost = errors.New("lease lost")
 
 // Leases hands out the ownership of accounts. Each lease is a key with a time to

@@ -79,13 +79,14 @@ func (o *owner) identify(d *queue.Delivery) *command {
 	}
 	subject := d.Subject
 	if o.isCopy(d) {
+		// We wrote these headers: what does not parse is zero, and the ledger decides.
 		origin := header(d, headerOrigin)
 		created, seq, _ := strings.Cut(origin, ".")
-		c.origin.Created, _ = strconv.ParseInt(created, 10, 64) //nolint:errcheck // we wrote it
-		c.origin.Seq, _ = strconv.ParseUint(seq, 10, 64)        //nolint:errcheck // we wrote it
+		c.origin.Created, _ = strconv.ParseInt(created, 10, 64)
+		c.origin.Seq, _ = strconv.ParseUint(seq, 10, 64)
 		c.generation, _ = strconv.Atoi(header(d, headerGeneration))
-		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64) //nolint:errcheck // 0 asks the ledger
-		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)    //nolint:errcheck // we wrote it
+		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64)
+		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
 		c.stored = time.Unix(0, nanos)
 		subject = header(d, headerSubject)
 	}

@@ -215,13 +215,12 @@ func (o *owner) tokenUsed() {
 // later and more than once, so it is no child of it (OpenTelemetry semantic
 // conventions for messaging).
 func (o *owner) startSpan(c *command) (context.Context, trace.Span) {
-	ctx := o.callCtx
-	if c.traceparent == "" || !o.tracing {
-		return o.tracer.Start(ctx, "send "+string(c.kind), trace.WithSpanKind(trace.SpanKindClient))
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
+	if o.tracing && c.traceparent != "" {
+		producer := trace.SpanContextFromContext(o.extract(c))
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: producer}))
 	}
-	parent := trace.SpanContextFromContext(o.extract(c))
-	return o.tracer.Start(trace.ContextWithRemoteSpanContext(ctx, parent), "send "+string(c.kind),
-		trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(trace.Link{SpanContext: parent}))
+	return o.tracer.Start(o.callCtx, "send "+string(c.kind), options...) //nolint:spancheck // reportCall ends it
 }
 
 // reportCall writes the call's log line, span and metrics.

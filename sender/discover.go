@@ -92,7 +92,8 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	if known {
 		return nil
 	}
-	stream, filter := o.topology.Commands(), ""
+	stream := o.topology.Commands()
+	var filter string
 	switch {
 	case key.class == classSync:
 		filter = schema.SyncSubject(o.cfg.Account, schema.Entity(key.channel), "*")

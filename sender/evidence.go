@@ -52,15 +52,18 @@ func contentOf(m *schema.Message) string { return content(m.Text, m.Content) }
 
 // echo is what counts of a message event.
 type echo struct {
-	MessageID  string          `json:"messageId"`
+	ID         json.RawMessage `json:"messageId"`
 	AuthorType json.RawMessage `json:"authorType"`
 	DateTime   json.RawMessage `json:"dateTime"`
-	Type       json.RawMessage `json:"type"`
-	Text       string          `json:"text"`
-	Content    string          `json:"content"`
+	Text       json.RawMessage `json:"text"`
+	Content    json.RawMessage `json:"content"`
 
-	sequence uint64
+	messageID string
+	sequence  uint64
 }
+
+// content is what counts of the echo's content.
+func (e *echo) content() string { return content(schema.EntityID(e.Text), schema.EntityID(e.Content)) }
 
 // time is the vendor's time of the echo (manual: Unix milliseconds).
 func (e *echo) time() (time.Time, bool) {
@@ -222,16 +225,20 @@ func (o *owner) readEchoes(subject string, from uint64, claimed time.Time) ([]ec
 	var all []echo
 	err := o.ledger.Events(ctx, subject, from+1, func(sequence uint64, body []byte) error {
 		var e echo
-		if json.Unmarshal(body, &e) != nil || schema.EntityID(e.AuthorType) != authorAPI || e.MessageID == "" {
-			return nil
+		// What ingest could not read is in quarantine; this is an object.
+		if err := json.Unmarshal(body, &e); err != nil {
+			return err
 		}
-		// An old message that comes late after a reconnection is none of ours.
-		if at, ok := e.time(); !ok || at.Before(claimed.Add(-clockSlack)) {
-			return nil
-		}
-		e.sequence = sequence
-		// The vendor may repeat a message as its state changes.
-		if !slices.ContainsFunc(all, func(known echo) bool { return known.MessageID == e.MessageID }) {
+		e.messageID = schema.EntityID(e.ID)
+		at, dated := e.time()
+		switch {
+		case schema.EntityID(e.AuthorType) != authorAPI || e.messageID == "":
+		case !dated || at.Before(claimed.Add(-clockSlack)):
+			// An old message that comes late after a reconnection is none of ours.
+		case slices.ContainsFunc(all, func(known echo) bool { return known.messageID == e.messageID }):
+			// The vendor repeats a message as its state changes.
+		default:
+			e.sequence = sequence
 			all = append(all, e)
 		}
 		return nil
@@ -240,7 +247,7 @@ func (o *owner) readEchoes(subject string, from uint64, claimed time.Time) ([]ec
 		return nil, err
 	}
 	for i := 0; i < len(all); {
-		x, err := o.ledger.IndexOf(ctx, all[i].MessageID)
+		x, err := o.ledger.IndexOf(ctx, all[i].messageID)
 		if err != nil {
 			return nil, err
 		}
@@ -264,7 +271,7 @@ func (o *owner) matchEchoes(subject string, echoes []echo) {
 	for want, doubts := range byContent {
 		var candidates []echo
 		for _, e := range echoes {
-			if content(e.Text, e.Content) == want {
+			if e.content() == want {
 				candidates = append(candidates, e)
 			}
 		}
@@ -274,7 +281,7 @@ func (o *owner) matchEchoes(subject string, echoes []echo) {
 		slices.SortFunc(doubts, func(a, b *command) int { return int(int64(a.claimSeq) - int64(b.claimSeq)) }) //nolint:gosec // sequences are far below 2^63
 		for i, e := range candidates {
 			if e.sequence > doubts[i].claimSeq {
-				o.resolved(doubts[i], proven(schema.EvidenceEcho, e.MessageID))
+				o.resolved(doubts[i], proven(schema.EvidenceEcho, e.messageID))
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package sender_test
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func (r *rig) echo(messageID, chat, fields string) {
 	}
 }
 
-func ms(t time.Time) string { return fmt.Sprint(t.UnixMilli()) }
+func ms(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
 // What proves that a call whose answer was lost was carried out, and what does
 // not.
@@ -46,7 +47,7 @@ func TestEchoAsEvidence(t *testing.T) {
 		{"from the vendor's window", text, `"authorType":1,"dateTime":%s,"text":"Hello,  wörld"`, false},
 		{"no time", text, `"authorType":9,"text":"Hello,  wörld"`, false},
 	}
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 	cfg := r.config()
 	cfg.ReconcileWait = 700 * time.Millisecond
@@ -66,7 +67,7 @@ func TestEchoAsEvidence(t *testing.T) {
 		}
 		r.echo(fmt.Sprint("m-", i), fmt.Sprintf("7900000%04d", i), fields)
 	}
-	for i, tt := range tests {
+	for i, tt := range tests { //nolint:paralleltest // the rows share one rig
 		t.Run(tt.name, func(t *testing.T) {
 			r.states(tt.name)
 			if tt.proof {
@@ -90,7 +91,7 @@ func TestEchoAsEvidence(t *testing.T) {
 // none proves anything.
 func TestEchoesAreNotShared(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 	cfg := r.config()
 	cfg.ReconcileWait = 700 * time.Millisecond

@@ -19,8 +19,8 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// opsEvents waits for n operator events of a name.
-func (r *rig) ops(name schema.OpsName, n int) []schema.OpsEvent {
+// ops waits for the first operator event of a name.
+func (r *rig) ops(name schema.OpsName) schema.OpsEvent {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
 	if err != nil {
@@ -32,19 +32,15 @@ func (r *rig) ops(name schema.OpsName, n int) []schema.OpsEvent {
 	}
 	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
 	defer cancel()
-	var all []schema.OpsEvent
-	for range n {
-		m, err := c.Next(jetstream.FetchContext(ctx))
-		if err != nil {
-			r.t.Fatalf("%s: got %d events, want %d: %v", name, len(all), n, err)
-		}
-		var e schema.OpsEvent
-		if err := json.Unmarshal(m.Data(), &e); err != nil {
-			r.t.Fatal(err)
-		}
-		all = append(all, e)
+	m, err := c.Next(jetstream.FetchContext(ctx))
+	if err != nil {
+		r.t.Fatalf("no %s: %v", name, err)
 	}
-	return all
+	var e schema.OpsEvent
+	if err := json.Unmarshal(m.Data(), &e); err != nil {
+		r.t.Fatal(err)
+	}
+	return e
 }
 
 // channelEvent changes a channel at the vendor and stores what ingest would for
@@ -64,7 +60,7 @@ func (r *rig) channelEvent(state string) {
 // attempt and publishes nothing; the channel's own word opens them.
 func TestChannelClosesAndOpens(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	cfg := r.config()
 	cfg.MaxAttempts = 1
 	cfg.ChannelsPoll = time.Hour
@@ -76,7 +72,7 @@ func TestChannelClosesAndOpens(t *testing.T) {
 	for i := range 5 {
 		r.send(fmt.Sprint("held-", i), fmt.Sprintf("7900000%04d", i), "x")
 	}
-	closed := r.ops(schema.OpsLaneClosed, 1)[0]
+	closed := r.ops(schema.OpsLaneClosed)
 	if closed.Reason != "CHANNEL_NO_MONEY" || closed.ChannelID != simulator.ChannelWhatsApp || closed.OpensOn == "" {
 		t.Errorf("lane.closed: got %+v", closed)
 	}
@@ -95,19 +91,19 @@ func TestChannelClosesAndOpens(t *testing.T) {
 			t.Errorf("%s: got %v, want only sent", id, got)
 		}
 	}
-	r.ops(schema.OpsLaneOpened, 1)
+	r.ops(schema.OpsLaneOpened)
 }
 
 // A state other than active stops the channel before any call is refused.
 func TestChannelStateStopsCalls(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	cfg := r.config()
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelEvent(simulator.StateNotEnoughMoney)
-	r.ops(schema.OpsLaneClosed, 1)
+	r.ops(schema.OpsLaneClosed)
 	before := len(r.sim.Sends())
 	r.send("held", phone, "x")
 	other := fmt.Sprintf(`{"id":"other","chatType":"whatsapp","chatId":%q,"text":"x"}`, phone)
@@ -126,7 +122,7 @@ func TestChannelStateStopsCalls(t *testing.T) {
 // on when the key works.
 func TestAccountClosesOn401(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	cfg := r.config()
 	cfg.Concurrency = 1
 	cfg.ChannelsPoll = time.Hour
@@ -148,16 +144,16 @@ func TestAccountClosesOn401(t *testing.T) {
 	if n := len(r.sim.Sends()) - before; n != 11 {
 		t.Errorf("%d send requests, want 10 and the one that was refused", n)
 	}
-	if got := r.ops(schema.OpsAccountClosed, 1)[0]; got.Reason != "HTTP_401" {
+	if got := r.ops(schema.OpsAccountClosed); got.Reason != "HTTP_401" {
 		t.Errorf("account.closed: got %+v", got)
 	}
-	r.ops(schema.OpsAccountOpened, 1)
+	r.ops(schema.OpsAccountOpened)
 }
 
 // Two workers in turn never exceed the account's rate, as the vendor sees it.
 func TestAccountRateAcrossHandOver(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	cfg := r.config()
 	cfg.Rate = rate.Rate{N: 20, Per: 500 * time.Millisecond}
 	const total = 100
@@ -190,7 +186,7 @@ func (r *rig) request(name, body string) (*nats.Msg, error) {
 
 func TestAPI(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	r.states(r.send("a", phone, "secret text"))
 
@@ -205,7 +201,7 @@ func TestAPI(t *testing.T) {
 	if line.State != schema.StateSent || len(line.Steps) != 2 || line.Steps[0].Step != "claim" || line.Steps[0].Worker != "worker-1" || line.Steps[1].Step != "final" {
 		t.Errorf("timeline: got %+v", line)
 	}
-	for _, tt := range []struct{ name, endpoint, body, status, code string }{
+	for _, tt := range []struct{ name, endpoint, body, status, code string }{ //nolint:paralleltest // the rows share one rig
 		{"unknown id", "command.get", `{"id":"nobody"}`, "404", "NOT_FOUND"},
 		{"no id", "command.get", `{}`, "400", "REQUIRED"},
 		{"unknown field", "command.get", `{"id":"a","x":1}`, "400", "BAD_REQUEST"},
@@ -213,7 +209,7 @@ func TestAPI(t *testing.T) {
 		{"no url", "webhooks.set", `{}`, "400", "REQUIRED"},
 		{"long url", "webhooks.set", `{"url":"http://x/` + strings.Repeat("a", 200) + `"}`, "400", "TOO_LONG"},
 	} {
-		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // they share one rig
+		t.Run(tt.name, func(t *testing.T) {
 			m, err := r.request(tt.endpoint, tt.body)
 			if err != nil {
 				t.Fatal(err)

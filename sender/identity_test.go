@@ -82,7 +82,7 @@ func TestIdentity(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, simulator.Config{})
+			r := newRig(t)
 			r.start(r.config())
 			for i, s := range tt.steps {
 				var opts []queue.PublishOption
@@ -118,7 +118,7 @@ func TestIdentity(t *testing.T) {
 
 func TestOrderWithinAChat(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	const chats, each = 20, 10
 	// Some messages are first refused for the moment, so that their chats wait.
 	for chat := range chats {
@@ -155,7 +155,7 @@ func TestOrderWithinAChat(t *testing.T) {
 
 func TestScheduledIsSentThenAndOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	at := time.Now().Add(1500 * time.Millisecond)
 	body := fmt.Sprintf(`{"id":"later","chatType":"whatsapp","chatId":%q,"text":"x","sendAt":%q}`, phone, at.Format(time.RFC3339Nano))
@@ -179,7 +179,7 @@ func TestScheduledIsSentThenAndOnce(t *testing.T) {
 
 func TestReplyTo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	inbox := r.nc.NewInbox()
 	sub, err := r.nc.SubscribeSync(inbox)
@@ -206,7 +206,7 @@ func TestReplyTo(t *testing.T) {
 // A producer's typo must not vanish: no stream takes the subject.
 func TestUnknownSubjectsMeetNoStream(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	for _, subject := range []string{
 		"wazzup.other.cmd.send." + simulator.ChannelWhatsApp, "wazzup.main.cmd.sned." + simulator.ChannelWhatsApp,
 		"wazzup.main.cmd.send", "wazzup.main.cmd.sync.contacts.replace", "wazzup.main.cmd.sync.users",
@@ -219,7 +219,7 @@ func TestUnknownSubjectsMeetNoStream(t *testing.T) {
 
 func TestSync(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	sync := func(e schema.Entity, v schema.Verb, items any) {
 		t.Helper()

@@ -11,7 +11,7 @@ import (
 
 func TestSentOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	r.send("order-1", phone, "hello", `,"meta":{"orderId":17},"group":"g1"`)
 	if got, want := r.states("order-1"), []schema.State{schema.StateSent}; !slices.Equal(got, want) {
@@ -30,7 +30,7 @@ func TestSentOnce(t *testing.T) {
 
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, simulator.Config{})
+	r := newRig(t)
 	r.start(r.config())
 	rule := func(text string, rule simulator.Rule) {
 		t.Helper()
@@ -70,7 +70,7 @@ func TestOutcomes(t *testing.T) {
 		r.publish(schema.KindSend, tt.name, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,%s}`, tt.name, chat, tt.body))
 	}
 	for i, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // they share one rig
+		t.Run(tt.name, func(t *testing.T) {
 			got := r.states(tt.name)
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("states: got %v, want %v", got, tt.want)
@@ -95,7 +95,7 @@ func TestOutcomes(t *testing.T) {
 		})
 	}
 	r.emptied()
-	for id, n := range r.ids {
+	for id, n := range r.ids { //nolint:paralleltest // the rows above share one rig
 		if n != 1 {
 			t.Errorf("event %s is stored %d times", id, n)
 		}

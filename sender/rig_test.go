@@ -42,14 +42,14 @@ type rig struct {
 	change chan struct{}
 }
 
-func newRig(t *testing.T, cfg simulator.Config) *rig {
+func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop()}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
 	var err error
-	if r.sim, err = simulator.New(cfg); err != nil {
+	if r.sim, err = simulator.New(simulator.Config{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.sim.Start(context.WithoutCancel(t.Context()), "127.0.0.1:0"); err != nil {

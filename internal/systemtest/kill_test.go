@@ -102,7 +102,7 @@ func TestTenThousandSends(t *testing.T) {
 	r.load(channels, 500, total)
 	r.collect()
 	start := time.Now()
-	w := run(t, "worker", r.env()...)
+	w := runWorker(t, r.env()...)
 	finals := r.waitFinals(total, 2*time.Minute)
 	t.Logf("%d sends in %v", total, time.Since(start))
 	r.check(total, finals, true)
@@ -118,11 +118,11 @@ func TestWorkerKilledUnderLoad(t *testing.T) {
 	r := newRig(t, simulator.Config{Channels: channels})
 	r.load(channels, 500, total)
 	r.collect()
-	w := run(t, "worker", r.env()...)
+	w := runWorker(t, r.env()...)
 	for i := range kills {
 		r.waitFinals((i+1)*1500, time.Minute)
 		w.kill()
-		w = run(t, "worker", r.env()...)
+		w = runWorker(t, r.env()...)
 	}
 	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)
 	t.Logf("%d kills left %d of %d in doubt", kills, dead, total)
@@ -144,13 +144,13 @@ func TestWorkerAndServerKilledAtRandom(t *testing.T) {
 	}
 	r.load(channels, chats, total)
 	r.collect()
-	w := run(t, "worker", r.env()...)
+	w := runWorker(t, r.env()...)
 	for i, what := range []string{"worker", "server", "worker", "worker", "server", "worker", "worker"} {
 		r.waitFinals((i+1)*150, time.Minute)
 		<-time.After(time.Duration(random.IntN(200)) * time.Millisecond) // a random moment, not a wait for anything
 		if what == "worker" {
 			w.kill()
-			w = run(t, "worker", r.env()...)
+			w = runWorker(t, r.env()...)
 		} else {
 			r.srv.Kill()
 			r.srv.Start()
@@ -170,9 +170,9 @@ func TestTakeOver(t *testing.T) {
 	}
 	r.load(channels, 200, total)
 	r.collect()
-	first := run(t, "worker", r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
+	first := runWorker(t, r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
 	r.waitFinals(100, time.Minute)
-	second := run(t, "worker", r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
+	second := runWorker(t, r.env("WAZZUP_ACCOUNT_RATE=500/5s")...)
 	second.ready()
 	first.kill()
 	killed := time.Now()
@@ -203,10 +203,10 @@ func TestHandOver(t *testing.T) {
 	}
 	r.load(channels, 200, total)
 	r.collect()
-	w := run(t, "worker", r.env()...)
+	w := runWorker(t, r.env()...)
 	r.waitFinals(200, time.Minute)
 	for range 3 {
-		other := run(t, "worker", r.env()...)
+		other := runWorker(t, r.env()...)
 		other.ready()
 		start := time.Now()
 		if code := w.stop(); code != 0 {
@@ -234,9 +234,9 @@ func TestFrozenOwner(t *testing.T) {
 	}
 	r.load(channels, 200, total)
 	r.collect()
-	frozen := run(t, "worker", r.env()...)
+	frozen := runWorker(t, r.env()...)
 	r.waitFinals(200, time.Minute)
-	other := run(t, "worker", r.env()...)
+	other := runWorker(t, r.env()...)
 	other.ready()
 	frozen.signal(syscall.SIGSTOP)
 	r.mu.Lock()
@@ -265,7 +265,7 @@ func TestEmbeddedServerSurvivesKill(t *testing.T) {
 		"WAZZUP_ACCOUNT_RATE=0", "WAZZUP_RECONCILE_WAIT=100ms",
 		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
 	}
-	w := run(t, "worker", env...)
+	w := runWorker(t, env...)
 	w.ready()
 	r := &rig{t: t, sim: sim, change: make(chan struct{})}
 	if r.nc, err = nats.Connect(env[0][len("NATS_URL="):], nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)); err != nil {
@@ -278,7 +278,7 @@ func TestEmbeddedServerSurvivesKill(t *testing.T) {
 	const total = 3000
 	r.load(channels, 200, total)
 	w.kill()
-	w = run(t, "worker", env...)
+	w = runWorker(t, env...)
 	w.ready()
 	r.collect()
 	dead := r.check(total, r.waitFinals(total, 2*time.Minute), false)

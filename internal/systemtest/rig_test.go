@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,9 +41,9 @@ func build(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = dir
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker", "../../cmd/ingest")
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
@@ -84,15 +85,15 @@ func freeAddr(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	return ln.Addr().String()
 }
 
-// run starts a program with these variables and nothing else of ours.
-func run(t *testing.T, name string, env ...string) *program {
+// runWorker starts a worker with these variables and nothing else of ours.
+func runWorker(t *testing.T, env ...string) *program {
 	t.Helper()
 	p := &program{t: t, admin: freeAddr(t), log: new(lockedBuffer), done: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(binaries, name)) //nolint:noctx // ends by the test's own signals
+	p.cmd = exec.Command(filepath.Join(binaries, "worker")) //nolint:noctx // ends by the test's own signals
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "ADMIN_ADDR=" + p.admin}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
@@ -106,7 +107,7 @@ func run(t *testing.T, name string, env ...string) *program {
 		p.kill()
 		if t.Failed() {
 			text := p.log.String()
-			t.Logf("%s said (the last 4 KB):\n%s", name, text[max(len(text)-4096, 0):])
+			t.Logf("the worker said (the last 4 KB):\n%s", text[max(len(text)-4096, 0):])
 		}
 	})
 	return p
@@ -114,7 +115,7 @@ func run(t *testing.T, name string, env ...string) *program {
 
 func (p *program) signal(s os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil && err != os.ErrProcessDone {
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Fatal(err)
 	}
 }
@@ -174,7 +175,7 @@ func (p *program) readyz() int {
 	if err != nil {
 		return 0
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	_, _ = io.Copy(io.Discard, res.Body)
 	return res.StatusCode
 }
