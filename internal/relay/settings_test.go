@@ -115,7 +115,8 @@ func TestWorkerFaults(t *testing.T) {
 		{"nothing given", nil, nil, []string{"WAZZUP_API_KEY"}},
 		{"only the key", nil, key, nil},
 		{
-			"everything at once", []string{"--wazzup-account-rate=x", "--admin-addr=8081", "--nope"},
+			"everything at once",
+			[]string{"--wazzup-account-rate=x", "--admin-addr=8081", "--nope"},
 			map[string]string{
 				"WAZZUP_ACCOUNT": "Main", "WAZZUP_API_URL": "http://vendor.example", "WAZZUP_TIMEOUT": "0s", "WAZZUP_CONCURRENCY": "0",
 				"WAZZUP_MAX_ATTEMPTS": "0", "WAZZUP_BACKOFF": "1s", "WAZZUP_EVIDENCE": "hope", "WAZZUP_RETENTION": "1h",
@@ -236,7 +237,8 @@ func TestIngestFaults(t *testing.T) {
 		{"nothing given", nil, []string{"WEBHOOK_SECRET"}},
 		{"only the secret", map[string]string{"WEBHOOK_SECRET": canary}, nil},
 		{
-			"everything at once", map[string]string{
+			"everything at once",
+			map[string]string{
 				"WEBHOOK_SECRET": canary + "/slash", "WEBHOOK_SECRET_PREVIOUS": canary + "?", "PUBLIC_URL": "ftp://x", "WAZZUP_ACCOUNT": "a b",
 				"INGEST_ADDR": "8080", "ADMIN_ADDR": "x:y", "WEBHOOK_MAX_BODY": "0", "WEBHOOK_POLL": "0s", "NATS_URL": "", "NATS_CREDS": "/nowhere",
 			},

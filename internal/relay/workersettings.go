@@ -95,7 +95,7 @@ func (w *WorkerSettings) declareSending() {
 	s.Int(&w.common.MaxAttempts, "WAZZUP_MAX_ATTEMPTS", sender.DefaultMaxAttempts, "Calls that count, before a command is dead.")
 	s.Duration(&w.common.Timeout, "WAZZUP_TIMEOUT", sender.DefaultTimeout, "Longest time of one call, and of the wait for calls in flight when the worker stops.")
 	s.Text(&w.common.Backoff, "WAZZUP_BACKOFF", sender.DefaultBackoff().String(), "Shortest and longest wait before a call is repeated; grows in between, with full jitter.")
-	s.Choice(&w.evidence, "WAZZUP_EVIDENCE", string(sender.EvidenceEcho), "What a command of unknown fate waits for: its echo on the messages webhook, or nothing. This version waits, but does not compare echoes yet.",
+	s.Choice(&w.evidence, "WAZZUP_EVIDENCE", string(sender.EvidenceEcho), "What may prove a call whose answer was lost: its echo on the messages webhook, or nothing.",
 		string(sender.EvidenceEcho), string(sender.EvidenceNone))
 	s.Duration(&w.common.ReconcileWait, "WAZZUP_RECONCILE_WAIT", sender.DefaultReconcileWait, "How long a command of unknown fate waits before its onUnknown decides.")
 	s.Duration(&w.common.ChannelsPoll, "WAZZUP_CHANNELS_POLL", sender.DefaultChannelsPoll, "How often the channel list is read.")
