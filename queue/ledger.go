@@ -27,6 +27,7 @@ const (
 	StepFinal     Step = "final"     // it ended; the id is used up
 	StepInvalid   Step = "invalid"   // it ended invalid; the id is free
 	StepScheduled Step = "scheduled" // it waits in the deferred stream
+	StepStatus    Step = "status"    // after its end, the vendor told of its delivery
 )
 
 // Record is one line of a command's ledger. Each can be read alone: a worker

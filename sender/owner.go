@@ -78,6 +78,7 @@ type owner struct {
 	looking     map[string]bool       // the same: evidence is being read
 	lookAgain   map[string]bool
 	lookTimer   map[string]*time.Timer
+	statuses    statuses
 	window      *window
 	flight      int // attempts that hold a slot
 	otherFlight int // of them, not transactional
@@ -107,6 +108,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		gone:      make(chan error, 1),
 		commands:  make(map[queue.Origin]*command),
 		feeds:     make(map[*queue.Source]*feed),
+		statuses:  statuses{early: make(map[string][]status)},
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -189,6 +191,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.renew(loops) })
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
+	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {

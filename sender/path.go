@@ -149,6 +149,7 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	default:
 		o.release(c)
 		o.announce(c, out.state, event, func() { o.finish(c) })
+		o.earlyStatuses(out.messageID)
 		o.pump()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,6 +131,8 @@ func (o *owner) resume(c *command, last *queue.Record) {
 		o.release(c)
 		o.announce(c, stateOf(last), last.Event, func() { o.finish(c) })
 		o.pump()
+	case queue.StepStatus:
+		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
 		o.announce(c, stateOf(last), last.Event, nil)
 		o.retryAt(c, time.UnixMilli(last.RetryAt))
@@ -141,6 +144,32 @@ func (o *owner) resume(c *command, last *queue.Record) {
 		o.scheduled(c)
 	case queue.StepClaim:
 		o.crashed(c, last)
+	}
+}
+
+// resumeEnded finishes a command whose end is durable and was followed by
+// statuses: the event of the end may be missing all the same.
+func (o *owner) resumeEnded(c *command) {
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
+		records, err := o.ledger.Timeline(ctx, c.ledgerID)
+		cancel()
+		if err == nil {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			for _, r := range slices.Backward(records) {
+				if r.Step == queue.StepFinal && r.Origin == c.origin && r.Generation == c.generation {
+					o.resume(c, r)
+					return
+				}
+			}
+			o.finish(c) // only the statuses are left within retention
+			return
+		}
+		o.log.Warn().Err(err).Str("command", c.id).Msg("ledger_read_failed")
+		if !o.pause(try) {
+			return
+		}
 	}
 }
 

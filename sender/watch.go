@@ -47,6 +47,9 @@ func (o *owner) watch(ctx context.Context) error {
 		following.Stop()
 		<-following.Closed()
 	})
+	if err := o.followStatuses(ctx, s); err != nil {
+		return err
+	}
 	return o.watchEvidence(ctx, s, prefix)
 }
 
