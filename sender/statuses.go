@@ -199,7 +199,7 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 	now := time.Now()
 	body, err := statusEvent(o.cfg.Account, x, s.late, now).AppendJSON(nil)
 	if err != nil {
-		return true, nil //nolint:nilerr // it cannot be told, and never will be
+		return true, nil // it cannot be told, and never will be
 	}
 	record := &queue.Record{
 		Step: queue.StepStatus, ID: x.ID, Nonce: o.nonce(), Origin: x.Origin, Generation: x.Generation,
@@ -246,7 +246,7 @@ func statusRank(s schema.State) int {
 		return 2
 	case schema.StateFailed:
 		return 3
-	case schema.StateRetrying, schema.StateUnknown, schema.StateSent, schema.StateDone, schema.StateRejected,
+	case schema.StatePending, schema.StateRetrying, schema.StateUnknown, schema.StateSent, schema.StateDone, schema.StateRejected,
 		schema.StateInvalid, schema.StateDuplicate, schema.StateExpired, schema.StateCancelled, schema.StateDead:
 	}
 	return 0
