@@ -49,7 +49,8 @@ func TestValidate(t *testing.T) {
 			}), []string{"201 characters"},
 		},
 		{
-			"every fault at once", []ingest.Account{{Name: "A", PublicURL: "x"}, {Name: "b", Secrets: []string{"hidden secret"}}},
+			"every fault at once",
+			[]ingest.Account{{Name: "A", PublicURL: "x"}, {Name: "b", Secrets: []string{"hidden secret"}}},
 			[]string{"a-z", "no webhook secret", "http://", "secret 1"},
 		},
 	}

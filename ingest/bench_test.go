@@ -118,8 +118,8 @@ func bareHandler(js jetstream.JetStream) http.Handler {
 		for _, a := range acks {
 			select {
 			case <-a.Ok():
-			case <-a.Err():
-				http.Error(w, "store", http.StatusServiceUnavailable)
+			case err := <-a.Err():
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}
 		}

@@ -56,14 +56,14 @@ func FuzzHash(f *testing.F) {
 		// Members whose names repeat are lost by encoding/json, and lone
 		// surrogates become U+FFFD there: neither is the same value afterwards.
 		if !json.Valid(raw) || !utf8.Valid(raw) || bytes.Contains(bytes.ToLower(raw), []byte(`\ud`)) || repeatsNames(raw) {
-			t.Skip("not a value that can be written anew")
+			return
 		}
 		before := bytes.Clone(raw)
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.UseNumber()
 		var v any
 		if err := dec.Decode(&v); err != nil {
-			t.Skip("too deep for encoding/json")
+			return // too deep for encoding/json
 		}
 		again, err := json.MarshalIndent(v, " ", "\t")
 		if err != nil {

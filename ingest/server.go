@@ -35,7 +35,7 @@ type Config struct {
 	// default 10 s. Together with the two above it stays below the 30 s after
 	// which the vendor hangs up.
 	StoreTimeout time.Duration
-	// LookupTimeout is how long a status waits for its command; default 1 s.
+	// LookupTimeout is how long a status waits for its command; default 2 s.
 	LookupTimeout time.Duration
 	// StopTimeout is how long Run waits for requests under way; default 15 s.
 	StopTimeout time.Duration
@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 	duration(&c.AdmitTimeout, 3*time.Second)
 	duration(&c.ReadTimeout, 10*time.Second)
 	duration(&c.StoreTimeout, 10*time.Second)
-	duration(&c.LookupTimeout, time.Second)
+	duration(&c.LookupTimeout, 2*time.Second)
 	duration(&c.StopTimeout, 15*time.Second)
 	return c
 }

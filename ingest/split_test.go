@@ -278,8 +278,8 @@ func FuzzSplit(f *testing.F) {
 			if it.Kind != "quarantine" && !valid {
 				t.Fatalf("item %+v of a body that is not JSON", it)
 			}
-			if ingest.Hash(it.Raw) != ingest.Hash(it.Raw) {
-				t.Fatal("hash is not stable")
+			if ingest.Hash(it.Raw) != ingest.Hash(" "+it.Raw+"\n") && it.Reason != string(schema.QuarantineNotJSON) {
+				t.Fatalf("white space changes the hash of %q", it.Raw)
 			}
 		}
 		if !valid || len(items) > 0 {
