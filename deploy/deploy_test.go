@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -188,9 +189,23 @@ func TestComposeSettings(t *testing.T) {
 	}
 }
 
-// The configuration of the nats container, read as the server itself reads it.
+// The configuration of the nats container, read as the server itself reads it,
+// with the password that the container's own command makes of the secret file.
 func TestNATSConfiguration(t *testing.T) {
-	t.Setenv("NATS_PASSWORD", `"1e5"`) // as the compose file's command quotes it: a number stays a text
+	secret := filepath.Join(t.TempDir(), "nats_password")
+	if err := os.WriteFile(secret, []byte("1e5\n"), 0o400); err != nil { // a number must stay a text
+		t.Fatal(err)
+	}
+	command := strings.NewReplacer("$$", "$", "/run/secrets/nats_password", secret).Replace(compose(t)["nats"].Command[0])
+	export, program, found := strings.Cut(command, " exec ")
+	if !found || program != "nats-server --config /etc/nats/nats.conf" {
+		t.Fatalf("the command is %s", command)
+	}
+	password, err := exec.CommandContext(t.Context(), "sh", "-c", export+" printenv NATS_PASSWORD").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NATS_PASSWORD", strings.TrimSuffix(string(password), "\n"))
 	options, err := server.ProcessConfigFile(filepath.Join(root, "deploy", "nats.conf"))
 	if err != nil {
 		t.Fatal(err)
