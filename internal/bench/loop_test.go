@@ -94,7 +94,7 @@ func (l *loop) carry(m jetstream.Msg) {
 	if err != nil {
 		panic(err)
 	}
-	if _, err := l.js.PublishAsync(sentSubject(), answer); err != nil {
+	if _, err := l.js.PublishAsync(sentSubject(), answer, jetstream.WithStallWait(sceneWait)); err != nil {
 		panic(err)
 	}
 	if err := m.Ack(); err != nil {

@@ -1,7 +1,6 @@
 package bench_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,7 +14,7 @@ import (
 
 const (
 	poll        = 5 * time.Millisecond // what is waited for is asked for so often
-	sceneWait   = 2 * time.Minute
+	sceneWait   = time.Minute
 	syncLanes   = 3 // that a worker has besides those of channels
 	stampPrefix = "published at "
 )
@@ -71,7 +70,7 @@ func (s *scene) publish(n int) {
 	s.b.Helper()
 	for i := range n {
 		subject := schema.SendSubject(account(i%s.spec.Accounts), schema.KindSend, channelID(i/s.spec.Accounts%s.spec.Channels))
-		if _, err := s.js.PublishAsync(subject, command(i, text())); err != nil {
+		if _, err := s.js.PublishAsync(subject, command(i, text()), jetstream.WithStallWait(sceneWait)); err != nil {
 			s.b.Fatal(err)
 		}
 	}
@@ -114,17 +113,25 @@ func (s *scene) info(stream string, opts ...jetstream.StreamInfoOpt) *jetstream.
 // until waits for a condition.
 func (s *scene) until(what string, met func() bool) {
 	s.b.Helper()
-	ctx, cancel := context.WithTimeout(s.b.Context(), sceneWait)
-	defer cancel()
+	timeout := time.After(sceneWait)
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for !met() {
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
-			s.b.Fatalf("waited in vain for %s", what)
+		case <-timeout:
+			s.b.Fatalf("waited in vain for %s; %d commands are left, %d requests were made, %d sent events are stored",
+				what, s.commands(), s.requests(), s.sent())
 		}
 	}
+}
+
+// requests counts the messages that the vendor was asked to send.
+func (s *scene) requests() int {
+	s.b.Helper()
+	var n int
+	s.vendor.ask("count", &n)
+	return n
 }
 
 // refused waits until every account was refused at the vendor, and is closed.
@@ -149,9 +156,8 @@ func (s *scene) lanes(n int) {
 // untouched makes sure that nobody has called yet.
 func (s *scene) untouched() {
 	s.b.Helper()
-	var requests int
-	if s.vendor.ask("count", &requests); requests != 0 {
-		s.b.Fatalf("%d requests at the vendor before the start", requests)
+	if n := s.requests(); n != 0 {
+		s.b.Fatalf("%d requests at the vendor before the start", n)
 	}
 }
 

@@ -74,9 +74,7 @@ func send(b *testing.B, v variant) []float64 {
 	took := time.Since(time.Unix(0, began)).Seconds()
 	after, serverAfter := p.usage(), s.server.usage()
 
-	var requests int
-	s.vendor.ask("count", &requests)
-	if requests != n {
+	if requests := s.requests(); requests != n {
 		b.Fatalf("%d requests at the vendor, want %d", requests, n)
 	}
 	per1k := func(from, to usage) float64 { return (to.CPU - from.CPU).Seconds() / float64(n) * 1000 }

@@ -154,7 +154,7 @@ func (h *bare) store(r io.Reader) error {
 	var acks []jetstream.PubAckFuture
 	for key, items := range hook {
 		for _, it := range items {
-			ack, err := h.js.PublishAsync("wazzup."+account(0)+".evt.bare."+key, it)
+			ack, err := h.js.PublishAsync("wazzup."+account(0)+".evt.bare."+key, it, jetstream.WithStallWait(sceneWait))
 			if err != nil {
 				return err
 			}
