@@ -261,8 +261,19 @@ func TestEnvExample(t *testing.T) {
 		}
 	}
 	if got := string(read(t, ".env.example")); got != want {
-		t.Errorf(".env.example is not what the tables say: run `make generate`\ngot\n%s\nwant\n%s", got, want)
+		line, gotLine, wantLine := firstDifference(got, want)
+		t.Errorf(".env.example is not what the tables say: run `make generate`\nline %d: got  %q\nline %d: want %q", line, gotLine, line, wantLine)
 	}
+}
+
+// firstDifference returns the number of the first line that differs, from 1, and
+// its two forms.
+func firstDifference(a, b string) (line int, inA, inB string) {
+	linesA, linesB := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for line < min(len(linesA), len(linesB))-1 && linesA[line] == linesB[line] {
+		line++
+	}
+	return line + 1, linesA[line], linesB[line]
 }
 
 func envExample() string {
