@@ -105,7 +105,7 @@ func TestLife(t *testing.T) {
 	const body = `{"statuses":[{"messageId":"0f0f6fd0-4a4b-4a3f-9b6b-5c8f5e3f0001","status":2}]}`
 
 	relaytest.Readiness(t, admin, http.StatusServiceUnavailable)
-	if got := post(t, "http://"+addr+"/webhooks/main/"+canary, body); got != http.StatusServiceUnavailable {
+	if got := relaytest.Post(t, "http://"+addr+"/webhooks/main/"+canary, body); got != http.StatusServiceUnavailable {
 		t.Errorf("without NATS: %d, want 503", got)
 	}
 	node.Start()
@@ -118,7 +118,7 @@ func TestLife(t *testing.T) {
 		{"wrong secret", "/webhooks/main/" + canary + "x", http.StatusNotFound},
 		{"wrong account", "/webhooks/other/" + canary, http.StatusNotFound},
 	} {
-		if got := post(t, "http://"+addr+tt.path, body); got != tt.want {
+		if got := relaytest.Post(t, "http://"+addr+tt.path, body); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
@@ -130,19 +130,4 @@ func TestLife(t *testing.T) {
 	if strings.Contains(log.String()+metrics+stdout.String(), canary) {
 		t.Errorf("the secret shows:\n%s", log)
 	}
-}
-
-func post(t *testing.T, url, body string) int {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	return resp.StatusCode
 }

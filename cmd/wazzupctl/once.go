@@ -302,7 +302,8 @@ func (t *trial) awaitWebhooks(ctx context.Context, r *result, ofCommand func(*ev
 		return ofCommand(e) || (e.family() == "message" || e.family() == "status") && e.fields.MessageID == r.messageID
 	}
 	events, err := t.wait(ctx, belongs, func(all []*event) bool {
-		return count(all, "message", "out") > 0 && count(all, "status", "read") > 0
+		return count(all, "message", "out") > 0 && count(all, "command", "read") > 0 &&
+			count(all, "status", "sent") > 0 && count(all, "status", "delivered") > 0 && count(all, "status", "read") > 0
 	})
 	r.events = events
 	r.require(err == nil, "not all of echo and statuses came: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -25,9 +26,7 @@ const free = "127.0.0.1:0"
 // workerEnv is a worker of the simulated vendor.
 func workerEnv(sim *simulator.Server, more map[string]string) map[string]string {
 	env := map[string]string{"WAZZUP_API_KEY": canary, "WAZZUP_API_URL": sim.URL(), "ADMIN_ADDR": free}
-	for name, value := range more {
-		env[name] = value
-	}
+	maps.Copy(env, more)
 	return env
 }
 
@@ -46,7 +45,7 @@ func buildWorker(t *testing.T, env map[string]string, log io.Writer) *relay.Work
 
 func buildIngest(t *testing.T, env map[string]string, log io.Writer) *relay.Ingest {
 	t.Helper()
-	s, err := ingestSettings(nil, env)
+	s, err := ingestSettings(env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,8 +158,8 @@ func TestTakenWebhookAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	s, err := ingestSettings(nil, map[string]string{"WEBHOOK_SECRET": canary, "INGEST_ADDR": l.Addr().String(), "ADMIN_ADDR": free})
+	defer func() { _ = l.Close() }() // nobody uses it
+	s, err := ingestSettings(map[string]string{"WEBHOOK_SECRET": canary, "INGEST_ADDR": l.Addr().String(), "ADMIN_ADDR": free})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,9 +74,9 @@ func worker(args []string, env map[string]string) (*relay.WorkerSettings, error)
 	return s, relay.Parse(s, args, relaytest.Env(env), io.Discard)
 }
 
-func ingestSettings(args []string, env map[string]string) (*relay.IngestSettings, error) {
+func ingestSettings(env map[string]string) (*relay.IngestSettings, error) {
 	s := relay.NewIngestSettings()
-	return s, relay.Parse(s, args, relaytest.Env(env), io.Discard)
+	return s, relay.Parse(s, nil, relaytest.Env(env), io.Discard)
 }
 
 // faults are the places that an error of usage names, in order.
@@ -172,9 +173,7 @@ func TestEmbeddedFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			env := map[string]string{"WAZZUP_API_KEY": canary, "EMBEDDED_NATS": t.TempDir()}
-			for name, value := range tt.env {
-				env[name] = value
-			}
+			maps.Copy(env, tt.env)
 			_, err := worker(nil, env)
 			if got := faults(t, err); !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q\n%v", got, tt.want, err)
@@ -254,7 +253,7 @@ func TestIngestFaults(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := ingestSettings(nil, tt.env)
+			_, err := ingestSettings(tt.env)
 			if got := faults(t, err); !slices.Equal(got, tt.want) {
 				t.Errorf("got  %q\nwant %q\n%v", got, tt.want, err)
 			}
@@ -281,7 +280,7 @@ func TestOneAccount(t *testing.T) {
 		a.Limits.Retention != 24*time.Hour || a.Limits.Replicas != 1 || a.Concurrency != 64 || a.MaxAttempts != 8 || a.Timeout != 20*time.Second {
 		t.Error("the account is not what flags, environment and defaults say") // it holds a key: not printed
 	}
-	i, err := ingestSettings(nil, map[string]string{"WEBHOOK_SECRET": "new", "WEBHOOK_SECRET_PREVIOUS": "old", "PUBLIC_URL": "https://h"})
+	i, err := ingestSettings(map[string]string{"WEBHOOK_SECRET": "new", "WEBHOOK_SECRET_PREVIOUS": "old", "PUBLIC_URL": "https://h"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +330,7 @@ accounts:
 	if !slices.Equal(s.Ignored, []string{"WAZZUP_API_KEY"}) {
 		t.Errorf("ignored = %q, want the API key", s.Ignored)
 	}
-	i, err := ingestSettings(nil, env)
+	i, err := ingestSettings(env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +345,7 @@ func TestAccountsFileWithoutSecrets(t *testing.T) {
 	if err := os.WriteFile(file, []byte("accounts: [{name: a, apiKeyFile: a.key}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ingestSettings(nil, map[string]string{"WAZZUP_ACCOUNTS_FILE": file})
+	_, err := ingestSettings(map[string]string{"WAZZUP_ACCOUNTS_FILE": file})
 	if got := faults(t, err); !slices.Equal(got, []string{file}) || !strings.Contains(err.Error(), "accounts[0].webhookSecretFiles: is missing") {
 		t.Errorf("got %v", err)
 	}

@@ -128,10 +128,26 @@ func Get(tb testing.TB, url string) (status int, body string) {
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // it was only read
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return resp.StatusCode, string(text)
+}
+
+// Post sends a body and returns the status of the answer.
+func Post(tb testing.TB, url, body string) int {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }() // it was only read
+	return resp.StatusCode
 }
