@@ -19,6 +19,8 @@ var (
 	ErrConflict = errors.New("another record came first")
 	// ErrFenced: the epoch is over; another worker owns the account.
 	ErrFenced = errors.New("epoch is over")
+	// ErrTooLarge: the message exceeds NATS's payload limit and never fits.
+	ErrTooLarge = errors.New("message is larger than NATS takes")
 	// ErrStopped: the writer was stopped before the outcome was known.
 	ErrStopped = errors.New("writer stopped")
 )
@@ -121,7 +123,11 @@ func (w *writer) send(p *write) {
 	w.pending[p.msg] = p
 	w.mu.Unlock()
 	if _, err := w.js.PublishMsgAsync(p.msg); err != nil {
-		if w.take(p.msg) != nil {
+		switch {
+		case w.take(p.msg) == nil:
+		case errors.Is(err, nats.ErrMaxPayload):
+			go p.done(0, false, ErrTooLarge) // never from within publish
+		default:
 			w.again(p, err)
 		}
 	}

@@ -18,6 +18,10 @@ import (
 // maxBatch is the vendor's limit of entities a write.
 const maxBatch = 100
 
+// maxRefused bounds the refused items that one event lists, so that it fits into
+// NATS's payload limit.
+const maxRefused = 500
+
 // call makes the vendor's call of one attempt and judges the answer. It is the
 // one place that decides what a call costs and means: it closes the gates, writes
 // the call's one log line and ends its one span.
@@ -125,7 +129,9 @@ func (o *owner) callSync(ctx context.Context, s *schema.Sync) (a wazzup.Answer, 
 			a = o.further(ctx, i == 0, func() wazzup.Answer { return o.client.Delete(ctx, s.Entity, schema.EntityID(id)) })
 			v := Classify(FamilySync, a)
 			if v.Action == ActionReject && len(s.IDs) > 1 { // the others are still wanted
-				refused = append(refused, schema.ItemError{ID: id, Error: NewError(a, v)})
+				if len(refused) < maxRefused {
+					refused = append(refused, schema.ItemError{ID: id, Error: NewError(a, v)})
+				}
 				continue
 			}
 			if v.Action != ActionAccept {

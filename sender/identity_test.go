@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -257,4 +258,41 @@ func TestSync(t *testing.T) {
 		t.Errorf("deals: got %s, want the unknown field kept", deals)
 	}
 	r.emptied()
+}
+
+// A lease that is lost, for whatever reason, is taken again, and work goes on.
+func TestLostLeaseIsTakenAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start(r.config())
+	r.states(r.send("before", phone, "x"))
+	kv, err := r.js.KeyValue(t.Context(), "wazzup-owners")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		before, err := kv.Get(t.Context(), "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kv.Delete(t.Context(), "main"); err != nil {
+			t.Fatal(err)
+		}
+		w, err := kv.Watch(t.Context(), "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for e := range w.Updates() {
+			if e != nil && e.Operation() == jetstream.KeyValuePut && e.Revision() > before.Revision() {
+				break
+			}
+		}
+		if err := w.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprint("after-", i)
+		if got := r.states(r.send(id, phone, "x")); len(got) != 1 || got[0] != schema.StateSent {
+			t.Errorf("%s: got %v, want only sent", id, got)
+		}
+	}
 }

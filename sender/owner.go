@@ -180,9 +180,11 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 // serve runs the owner's loops until the first of them has a reason to end.
 func (o *owner) serve(ctx context.Context) error {
 	loops, stop := context.WithCancel(ctx)
-	defer stop()
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer func() {
+		stop()
+		wg.Wait()
+	}()
 	api, err := o.serveAPI()
 	if err != nil {
 		return err
@@ -237,6 +239,9 @@ func (o *owner) renew(ctx context.Context) {
 		o.mu.Lock()
 		o.expires = o.lease.Expires()
 		over := errors.Is(err, queue.ErrLeaseLost) || time.Now().After(o.expires)
+		if err == nil {
+			o.pump() // what was held while the lease was in question
+		}
 		if over {
 			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, queue.ErrLeaseLost))
 		}

@@ -113,7 +113,7 @@ func (o *owner) conclude(c *command, out outcome) {
 		o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
 	}
 	if out.state == schema.StateDead {
-		o.bury(c, event, record)
+		o.bury(c, record)
 		return
 	}
 	record()
@@ -243,23 +243,27 @@ func (o *owner) lateAnswer(c *command, out outcome) {
 }
 
 // bury keeps the command as a dead letter before its end is recorded.
-func (o *owner) bury(c *command, event []byte, then func()) {
+func (o *owner) bury(c *command, then func()) {
 	dead := &queue.DeadLetter{
 		ID: c.id, Origin: c.origin, Generation: c.generation,
 		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
-		Header:  c.delivery.Header, Body: c.delivery.Data, Event: event,
+		Header:  c.delivery.Header, Body: c.delivery.Data,
 	}
 	err := o.ledger.PutDead(dead, func(err error) {
-		if err != nil { // stopped
+		switch {
+		case errors.Is(err, queue.ErrTooLarge):
+			o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept") // its end is still told
+			then()
+		case err != nil: // stopped
 			o.mu.Lock()
 			o.leave()
 			o.mu.Unlock()
-			return
+		default:
+			then()
 		}
-		then()
 	})
 	if err != nil {
-		o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_encoded")
+		o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept")
 		then()
 	}
 }
