@@ -1,0 +1,214 @@
+package sender_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+	"github.com/wazzup-relay/wazzup-relay/sender"
+)
+
+// cutter stands between a worker and the NATS server and breaks the connection
+// at the frame of the protocol that a test names, once.
+type cutter struct {
+	ln     net.Listener
+	target string
+	cut    func(toClient bool, frame []byte) bool
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	conns  []net.Conn
+	closed bool
+}
+
+func newCutter(t *testing.T, target string, cut func(toClient bool, frame []byte) bool) *cutter {
+	t.Helper()
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{ln: ln, target: strings.TrimPrefix(target, "nats://"), cut: cut}
+	c.wg.Go(func() { c.serve(context.WithoutCancel(t.Context())) })
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *cutter) URL() string            { return "nats://" + c.ln.Addr().String() }
+func (c *cutter) Options() []nats.Option { return nil }
+
+func (c *cutter) close() {
+	_ = c.ln.Close() //nolint:errcheck // nothing can be lost
+	c.mu.Lock()
+	c.closed = true
+	for _, conn := range c.conns {
+		_ = conn.Close() //nolint:errcheck // nothing can be lost
+	}
+	c.mu.Unlock()
+	c.wg.Wait()
+}
+
+func (c *cutter) serve(ctx context.Context) {
+	for {
+		client, err := c.ln.Accept()
+		if err != nil {
+			return
+		}
+		var d net.Dialer
+		server, err := d.DialContext(ctx, "tcp", c.target)
+		if err != nil {
+			_ = client.Close() //nolint:errcheck // the client comes again
+			continue
+		}
+		c.mu.Lock()
+		c.conns = append(c.conns, client, server)
+		if c.closed {
+			_, _ = client.Close(), server.Close() //nolint:errcheck // nothing can be lost
+		}
+		c.mu.Unlock()
+		c.wg.Go(func() { c.pipe(server, client, true) })
+		c.wg.Go(func() { c.pipe(client, server, false) })
+	}
+}
+
+// pipe passes frames on until one of them is to be cut off.
+func (c *cutter) pipe(from, to net.Conn, toClient bool) {
+	defer func() { _, _ = from.Close(), to.Close() }() //nolint:errcheck // broken on purpose
+	r := bufio.NewReader(from)
+	for {
+		frame, err := readFrame(r)
+		if err != nil || c.cut(toClient, frame) {
+			return
+		}
+		if _, err := to.Write(frame); err != nil {
+			return
+		}
+	}
+}
+
+// readFrame reads one frame of the NATS client protocol. Those with a payload
+// tell its size in their last field.
+func readFrame(r *bufio.Reader) ([]byte, error) {
+	frame, err := r.ReadBytes('\n')
+	if err != nil {
+		return nil, err
+	}
+	fields := strings.Fields(string(frame))
+	if len(fields) == 0 {
+		return frame, nil
+	}
+	switch fields[0] {
+	case "MSG", "HMSG", "PUB", "HPUB":
+		size, err := strconv.Atoi(fields[len(fields)-1])
+		if err != nil {
+			return nil, err
+		}
+		payload := make([]byte, size+len("\r\n"))
+		if _, err := io.ReadFull(r, payload); err != nil {
+			return nil, err
+		}
+		frame = append(frame, payload...)
+	}
+	return frame, nil
+}
+
+// startOn runs a worker that reaches NATS by way of an endpoint of the test's own.
+func (r *rig) startOn(srv queuetest.Endpoint, cfg sender.Config) {
+	r.t.Helper()
+	w, err := sender.New(sender.Options{
+		NATS: queuetest.Conn(r.t, srv), Accounts: []sender.Config{cfg}, Log: r.log,
+		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.Run(ctx); err != nil {
+			r.t.Errorf("worker ended with %v", err)
+		}
+	})
+	r.t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// The connection to NATS breaks at each write of a command's life, before the
+// server gets it or before its answer comes back. Every message is sent once, in
+// the order of its chat, and ends once.
+func TestConnectionBreaksAtEveryWrite(t *testing.T) {
+	t.Parallel()
+	writes := []struct{ name, subject, text string }{
+		{"claim", "HPUB wz.main.l.", `{"t":"claim"`},
+		{"index", "PUB wz.main.x.", ""},
+		{"final", "HPUB wz.main.l.", `{"t":"final"`},
+		{"event", "HPUB wazzup.main.evt.command.sent.", ""},
+		{"ack", "PUB $JS.ACK.wazzup-main-commands.", "+ACK"},
+	}
+	for _, write := range writes {
+		for _, lost := range []string{"request", "answer"} {
+			t.Run(write.name+" "+lost+" lost", func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				var passed, done atomic.Bool
+				c := newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+					isWrite := !toClient && bytes.HasPrefix(frame, []byte(write.subject)) && bytes.Contains(frame, []byte(write.text))
+					if lost == "request" {
+						return isWrite && done.CompareAndSwap(false, true)
+					}
+					if isWrite {
+						passed.Store(true)
+					}
+					return toClient && passed.Load() && bytes.Contains(frame, []byte("MSG ")) && done.CompareAndSwap(false, true)
+				})
+				const chats, each = 4, 5
+				for i := range each {
+					for chat := range chats {
+						r.send(fmt.Sprintf("c%d-%d", chat, i), fmt.Sprintf("7900000%04d", chat), fmt.Sprintf("m-%d", i))
+					}
+				}
+				r.startOn(c, r.config())
+				for _, e := range r.finals(chats * each) {
+					if e.State != schema.StateSent {
+						t.Errorf("%s ended %s", e.ID, e.State)
+					}
+				}
+				r.emptied()
+				if !done.Load() {
+					t.Fatal("the connection was never broken")
+				}
+				next := make(map[string]int)
+				for _, s := range r.sim.Sends() {
+					if want := fmt.Sprintf("m-%d", next[s.ChatID]); s.Text != want {
+						t.Errorf("chat %s got %s, want %s", s.ChatID, s.Text, want)
+					}
+					next[s.ChatID]++
+				}
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.ids) != chats*each {
+					t.Errorf("%d events, want %d", len(r.ids), chats*each)
+				}
+				for id, n := range r.ids {
+					if n != 1 {
+						t.Errorf("event %s is stored %d times", id, n)
+					}
+				}
+			})
+		}
+	}
+}
