@@ -51,6 +51,7 @@ func whatsapps(n int) []simulator.Channel {
 func (r *rig) check(total int, finals []schema.CommandEvent, onlySent bool) (dead int) {
 	r.t.Helper()
 	states := make(map[uint64]schema.State)
+	doubtful := make(map[int]bool)
 	for _, e := range finals {
 		if before, twice := states[e.Seq]; twice {
 			r.t.Errorf("command %d ended twice: %s and %s", e.Seq, before, e.State)
@@ -60,6 +61,11 @@ func (r *rig) check(total int, finals []schema.CommandEvent, onlySent bool) (dea
 		case e.State == schema.StateSent:
 		case e.State == schema.StateDead && !onlySent:
 			dead++
+			var n int
+			if _, err := fmt.Sscanf(e.ID, "cmd-%d", &n); err != nil {
+				r.t.Fatal(err)
+			}
+			doubtful[n] = true
 			if e.Error == nil || e.Error.Reason != schema.ReasonNoWebhooks || e.Error.Class != schema.ClassUnknown {
 				r.t.Errorf("command %d is dead with %+v, want unknown for want of webhooks", e.Seq, e.Error)
 			}
@@ -80,6 +86,9 @@ func (r *rig) check(total int, finals []schema.CommandEvent, onlySent bool) (dea
 		var n int
 		if _, err := fmt.Sscan(s.Text, &n); err != nil {
 			r.t.Fatal(err)
+		}
+		if doubtful[n] {
+			continue // a call that was claimed before a freeze may reach the vendor when it is over
 		}
 		if before, ok := last[s.ChatID]; ok && n <= before {
 			r.t.Errorf("chat %s got %d after %d", s.ChatID, n, before)
