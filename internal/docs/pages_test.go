@@ -52,8 +52,8 @@ func block(tb testing.TB, path, name string) string {
 	return text
 }
 
-// column returns the first cell of each row of a block's tables, without its
-// code marks; what is no code is a heading.
+// column returns the first cell of each row of a block's tables, without its code
+// marks.
 func column(tb testing.TB, path, name string) []string {
 	tb.Helper()
 	var cells []string
@@ -66,12 +66,14 @@ func column(tb testing.TB, path, name string) []string {
 	return cells
 }
 
-// rows returns the cells of those rows of tables whose first cell is code.
+// rows returns the cells of those rows of tables whose first cell is code, but for
+// the heads of tables.
 func rows(text string) [][]string {
 	var all [][]string
-	for line := range strings.Lines(text) {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
 		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "| `") {
+		if !strings.HasPrefix(line, "| `") || i+1 < len(lines) && strings.HasPrefix(lines[i+1], "| ---") {
 			continue
 		}
 		cells := strings.Split(strings.Trim(line, "|"), " | ")
@@ -159,7 +161,7 @@ func goFiles(tb testing.TB, tests bool) []string {
 	return files
 }
 
-// names are the variables that a page mentions.
+// variables are those that a text mentions.
 func variables(text string) []string {
 	return regexp.MustCompile(`\b(?:WAZZUP|NATS|WEBHOOK|EMBEDDED|INGEST|ADMIN|PUBLIC|LOG)_[A-Z_]*[A-Z]\b`).FindAllString(text, -1)
 }

@@ -1,0 +1,293 @@
+package docs_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
+	"github.com/wazzup-relay/wazzup-relay/internal/relay"
+	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+const (
+	account = "main"
+	free    = "127.0.0.1:0"
+)
+
+// run runs a program until the test ends.
+func run(t *testing.T, p daemon.Task) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s ended with %v", p.Name(), err)
+		}
+	})
+}
+
+func parsed[S relay.Settings](t *testing.T, s S, env map[string]string) S {
+	t.Helper()
+	if err := relay.Parse(s, nil, func(name string) string { return env[name] }, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestRunningSystem compares what a running system shows of itself with the
+// pages: the metrics that it serves and the requests that it answers.
+func TestRunningSystem(t *testing.T) {
+	t.Parallel()
+	sim := relaytest.Vendor(t, simulator.Config{})
+	worker, err := relay.BuildWorker(t.Context(), parsed(t, relay.NewWorkerSettings(), map[string]string{
+		"WAZZUP_API_KEY": "key", "WAZZUP_API_URL": sim.URL(), "ADMIN_ADDR": free,
+		"EMBEDDED_NATS": t.TempDir(), "NATS_URL": "nats://" + free,
+	}), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, worker)
+	url := worker.Embedded.URL()
+	ingest, err := relay.BuildIngest(t.Context(), parsed(t, relay.NewIngestSettings(), map[string]string{
+		"WEBHOOK_SECRET": "secret", "INGEST_ADDR": free, "ADMIN_ADDR": free, "NATS_URL": url,
+	}), nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, ingest)
+	relaytest.Readiness(t, worker.AdminAddr.String(), 200)
+	relaytest.Readiness(t, ingest.AdminAddr.String(), 200)
+
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	sendOne(t, nc)
+	relaytest.Get(t, "http://"+ingest.Addr.String()+"/webhooks") // counted, whatever it is
+
+	var metrics []string
+	for _, admin := range []string{worker.AdminAddr.String(), ingest.AdminAddr.String()} {
+		_, text := relaytest.Get(t, "http://"+admin+"/metrics")
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (wazzup_\w+) `).FindAllStringSubmatch(text, -1) {
+			metrics = append(metrics, m[1])
+		}
+	}
+	sameSet(t, "the metrics of docs/operating.md", column(t, "docs/operating.md", "metrics"), metrics)
+
+	var requests []string
+	for _, subject := range column(t, readme, "subjects") {
+		if strings.HasPrefix(subject, schema.APISubject("<account>", "")) {
+			requests = append(requests, strings.Replace(subject, "<account>", account, 1))
+		}
+	}
+	served := requestSubjects(t, nc)
+	sameSet(t, "README's requests", requests, served)
+	page := read(t, eventsPage)
+	for _, subject := range served {
+		if name := strings.TrimPrefix(subject, schema.APISubject(account, "")); !strings.Contains(page, "| `"+name+"` |") {
+			t.Errorf("%s does not explain the request %s", eventsPage, name)
+		}
+	}
+}
+
+// sendOne sends a message and waits for its event, so that every metric has
+// something to show.
+func sendOne(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	reply, err := nc.SubscribeSync(nats.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := queue.NewPublisher(nc, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := schema.NewText("docs-1", simulator.ChannelWhatsApp, schema.ChatWhatsApp, "79998887766", "hello").AppendJSON(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publisher.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, body, queue.WithReplyTo(reply.Subject)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reply.NextMsg(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// requestSubjects asks the micro service for its endpoints, until it is there.
+func requestSubjects(t *testing.T, nc *nats.Conn) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		answer, err := nc.RequestWithContext(ctx, "$SRV.INFO.wazzup", nil)
+		if errors.Is(err, nats.ErrNoResponders) {
+			<-again.C
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var info struct {
+			Endpoints []struct {
+				Subject string `json:"subject"`
+			} `json:"endpoints"`
+		}
+		if err := json.Unmarshal(answer.Data, &info); err != nil {
+			t.Fatal(err)
+		}
+		var subjects []string
+		for _, e := range info.Endpoints {
+			subjects = append(subjects, e.Subject)
+		}
+		return subjects
+	}
+}
+
+// TestRights runs a server with the page's rights: they must suffice for what
+// they are for, and for no more.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	url := startWithRights(t)
+	owner := login(t, url, "wazzup")
+	admin, err := jetstream.New(owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := queue.Ensure(t.Context(), admin, account, queue.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	records := queue.Names{Account: account}.Records()
+	if _, err := admin.CreateConsumer(t.Context(), records, jetstream.ConsumerConfig{
+		Durable: "reports", FilterSubject: schema.EventSubjects(account), AckPolicy: jetstream.AckExplicitPolicy,
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	shop := login(t, url, "shop")
+	publisher, err := queue.NewPublisher(shop, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publisher.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, []byte(`{}`)); err != nil {
+		t.Errorf("the producer cannot publish a command: %v", err)
+	}
+	if _, err := shop.SubscribeSync(schema.ReplySubjectPrefix(account) + "shop-1"); err != nil {
+		t.Error(err)
+	}
+	flush(t, shop)
+	if err := shop.LastError(); err != nil {
+		t.Errorf("the producer: %v", err)
+	}
+	event := schema.ChannelsEventSubject(account)
+	for _, subject := range []string{event, schema.APISubject(account, "webhooks.set"), "$JS.API.STREAM.PURGE." + records, "wz.main.s.x"} {
+		refused(t, shop, subject)
+	}
+
+	if _, err := admin.Publish(t.Context(), event, []byte(`[]`)); err != nil {
+		t.Fatal(err)
+	}
+	reports := login(t, url, "reports")
+	js, err := jetstream.New(reports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.Consumer(t.Context(), records, "reports")
+	if err != nil {
+		t.Fatalf("the consumer cannot be found: %v", err)
+	}
+	message, err := consumer.Next(jetstream.FetchMaxWait(time.Minute))
+	if err != nil {
+		t.Fatalf("the consumer gets no event: %v", err)
+	}
+	if err := message.DoubleAck(t.Context()); err != nil {
+		t.Errorf("the consumer cannot acknowledge: %v", err)
+	}
+	for _, subject := range []string{event, schema.SendSubject(account, schema.KindSend, "x"), "$JS.API.STREAM.PURGE." + records} {
+		refused(t, reports, subject)
+	}
+}
+
+// startWithRights starts a server with the block of the page.
+func startWithRights(t *testing.T) (url string) {
+	t.Helper()
+	text := block(t, "docs/operating.md", "rights")
+	text = strings.TrimSuffix(strings.TrimPrefix(text, "```text\n"), "```\n")
+	text = regexp.MustCompile(`password: \$\w+`).ReplaceAllString(text, `password: "p"`)
+	folder := t.TempDir()
+	file := filepath.Join(folder, "nats.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Host, opts.Port = "127.0.0.1", server.RANDOM_PORT
+	opts.JetStream, opts.StoreDir, opts.JetStreamMaxStore = true, folder, 10<<30
+	opts.NoLog, opts.NoSigs = true, true
+	s, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(time.Minute) {
+		t.Fatal("the server does not become ready")
+	}
+	return s.ClientURL()
+}
+
+func login(t *testing.T, url, user string) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.UserInfo(user, "p"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func flush(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	if err := nc.FlushTimeout(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused publishes where the user has no right to: the server names the subject
+// in its refusal, before it answers the flush.
+func refused(t *testing.T, nc *nats.Conn, subject string) {
+	t.Helper()
+	if err := nc.Publish(subject, nil); err != nil {
+		t.Fatal(err)
+	}
+	flush(t, nc)
+	if err := nc.LastError(); !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), subject) {
+		t.Errorf("a publish to %s: got %v, want a refusal", subject, err)
+	}
+}
