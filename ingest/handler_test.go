@@ -258,6 +258,8 @@ func TestNATSFrozen(t *testing.T) {
 			f := serve(t, nc, ingest.Config{StoreTimeout: 300 * time.Millisecond, LookupTimeout: 50 * time.Millisecond})
 			proc.Freeze()
 			defer proc.Thaw()
+			for nc.FlushTimeout(20*time.Millisecond) == nil { // its threads stop one by one
+			}
 			begin := time.Now()
 			if got := f.post(golden(t, name)); got != http.StatusServiceUnavailable {
 				t.Errorf("got %d, want 503", got)
