@@ -181,6 +181,7 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.vendorAway(answer.Status == 0 || answer.Status >= 500)
 	v := Classify(FamilyQuery, answer)
 	if v.Action != ActionAccept {
 		if v.Action == ActionCloseAccount {

@@ -49,6 +49,8 @@ type owner struct {
 	tracer   trace.Tracer
 	tracing  bool
 
+	vendorAway func(bool) // hears after each reading of the channel list
+
 	ledger   *queue.Ledger
 	intake   *queue.Intake
 	breakers *Breakers

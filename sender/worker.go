@@ -45,6 +45,7 @@ type Worker struct {
 	tracing  bool
 
 	standing []atomic.Bool // by account: owned, or standing by
+	awaiting []atomic.Bool // by account: owned, and the vendor did not answer when it was last asked, or was not asked yet
 }
 
 // New builds a worker and names every fault of its configuration. It does not
@@ -61,6 +62,7 @@ func New(opt Options) (*Worker, error) {
 	w := &Worker{
 		nc: opt.NATS, js: js, log: opt.Log, metrics: m, tracer: opt.Tracer, tracing: opt.Tracing,
 		standing: make([]atomic.Bool, len(opt.Accounts)),
+		awaiting: make([]atomic.Bool, len(opt.Accounts)),
 	}
 	var faults []error
 	for _, cfg := range opt.Accounts {
@@ -83,8 +85,10 @@ func New(opt Options) (*Worker, error) {
 	return w, nil
 }
 
-// Ready reports whether every account is owned or stood by for, that is, whether
-// NATS answers. A standby is ready.
+// Ready reports whether every account is stood by for, or owned while the vendor
+// answers; the channel list, which is read on a schedule, tells. What the answer
+// says does not count: one account's wrong key is told by an event, and must not
+// hold up the others.
 func (w *Worker) Ready() error {
 	if !w.nc.IsConnected() {
 		return errors.New("NATS is not connected")
@@ -92,6 +96,9 @@ func (w *Worker) Ready() error {
 	for i := range w.standing {
 		if !w.standing[i].Load() {
 			return fmt.Errorf("account %s is neither owned nor stood by for", w.accounts[i].Account)
+		}
+		if w.awaiting[i].Load() {
+			return fmt.Errorf("account %s: Wazzup does not answer", w.accounts[i].Account)
 		}
 	}
 	return nil
@@ -159,8 +166,12 @@ func (w *Worker) own(ctx context.Context, i int, before *ownership) (*ownership,
 		return nil, err
 	}
 	cancel()
+	w.awaiting[i].Store(true)
+	defer w.awaiting[i].Store(false)
 	w.standing[i].Store(true)
-	return newOwner(w, cfg, topology, lease, w.clients[i]).run(ctx, before)
+	o := newOwner(w, cfg, topology, lease, w.clients[i])
+	o.vendorAway = w.awaiting[i].Store
+	return o.run(ctx, before)
 }
 
 // waitForLease waits until the account's lease may be free.
