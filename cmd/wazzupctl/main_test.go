@@ -239,7 +239,7 @@ func TestOnceFails(t *testing.T) {
 		},
 		{
 			"no echo and no status",
-			[]string{"--no-echo", "--no-statuses", "--timeout=10s"},
+			[]string{"--no-echo", "--no-statuses", "--timeout=15s"},
 			map[string]string{"text": "not all of echo and statuses came", "file": "", "quote": "", "refused": "", "invalid": "", "limited": "", "contacts": ""},
 		},
 	} {

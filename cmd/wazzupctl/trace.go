@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
-	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
@@ -104,15 +103,19 @@ func waits(all []queue.Wait) string {
 	return strings.Join(parts, ", ")
 }
 
-// eventMoments are stored events as lines.
+// eventMoments are stored events as lines: the command's own, and those of the
+// vendor's webhooks about its message.
 func eventMoments(events []*event, p *printer) []moment {
 	var all []moment
 	for _, e := range events {
-		text := p.tint(stateTint(schema.State(e.token(1))), e.token(1))
-		if e.family() == "status" && e.fields.CommandID != "" {
+		what, text := "event", p.tint(stateTint(e.state()), e.token(1))
+		if e.family() != "command" {
+			what, text = "webhook", e.family()+" "+text
+		}
+		if e.fields.CommandID != "" {
 			text += "  of this command"
 		}
-		all = append(all, moment{e.Time, e.family(), text})
+		all = append(all, moment{e.Time, what, text})
 	}
 	return all
 }

@@ -208,6 +208,35 @@ func TestReadinessFollowsNATS(t *testing.T) {
 	stopWorker()
 }
 
+// TestReadinessFollowsTheVendor: a vendor that is away is waited for and told.
+func TestReadinessFollowsTheVendor(t *testing.T) {
+	t.Parallel()
+	sim := relaytest.Vendor(t, simulator.Config{})
+	if err := sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Fault: simulator.FaultDropBeforeRead}); err != nil {
+		t.Fatal(err)
+	}
+	log := relaytest.NewOutput()
+	w := buildWorker(t, workerEnv(sim, map[string]string{
+		"NATS_URL": queuetest.Server(t).URL(), "WAZZUP_CHANNELS_POLL": "50ms", "WAZZUP_BACKOFF": "1ms..10ms",
+	}), log)
+	start(t, w)
+	log.Logged(t, "channel_list_not_read", "")
+	if body := relaytest.Readiness(t, w.AdminAddr.String(), 503); !strings.Contains(body, "Wazzup does not answer") {
+		t.Errorf("the reason is %s", body)
+	}
+	sim.ClearRules()
+	relaytest.Readiness(t, w.AdminAddr.String(), 200)
+	if err := sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 503}); err != nil {
+		t.Fatal(err)
+	}
+	relaytest.Readiness(t, w.AdminAddr.String(), 503)
+	sim.ClearRules()
+	if err := sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 401}); err != nil {
+		t.Fatal(err)
+	}
+	relaytest.Readiness(t, w.AdminAddr.String(), 200) // it answers: the key is another matter
+}
+
 // TestIngestWaitsForStreams: without a worker there is nothing to store in, and
 // an ingest that answers 503 to every webhook must not call itself ready.
 func TestIngestWaitsForStreams(t *testing.T) {
