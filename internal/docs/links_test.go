@@ -45,10 +45,11 @@ func TestLinks(t *testing.T) {
 // TestEveryPageIsReached: a page that nothing links to is not found.
 func TestEveryPageIsReached(t *testing.T) {
 	t.Parallel()
-	text := ""
+	var all strings.Builder
 	for _, page := range pages(t) {
-		text += read(t, page)
+		all.WriteString(read(t, page))
 	}
+	text := all.String()
 	for _, page := range pages(t) {
 		if page != readme && !strings.Contains(text, "("+page) && !strings.Contains(text, "("+path.Base(page)) {
 			t.Errorf("no page links to %s", page)

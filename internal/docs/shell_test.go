@@ -46,7 +46,7 @@ func TestShellCommands(t *testing.T) {
 		}
 		inProse := regexp.MustCompile("`(wazzupctl [^`]+|make [a-z-]+)`")
 		for _, m := range inProse.FindAllStringSubmatch(read(t, page), -1) {
-			words, err := split(strings.ReplaceAll(m[1], "|", "'|'"))
+			words, err := split(strings.NewReplacer("|", "'|'", "\n", " ").Replace(m[1]))
 			if err != nil {
 				t.Errorf("%s: %q: %v", page, m[1], err)
 				continue
