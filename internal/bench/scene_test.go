@@ -39,7 +39,7 @@ func newScene(b *testing.B, s spec) *scene {
 		b.Fatal(err)
 	}
 	b.Cleanup(nc.Close)
-	if sc.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
+	if sc.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096), jetstream.WithDefaultTimeout(sceneWait)); err != nil {
 		b.Fatal(err)
 	}
 	for i := range s.Accounts {
