@@ -76,6 +76,7 @@ type Intake struct {
 	inbox  string
 	sub    *nats.Subscription
 	handle func(*Delivery)
+	owned  func(context.Context) (bool, error)
 	log    zerolog.Logger
 
 	ctx    context.Context //nolint:containedctx // the intake's life, for requests of resets
@@ -106,11 +107,24 @@ type Source struct {
 	quiet       int // watchdog rounds without a message while some were due
 }
 
-// NewIntake starts an intake for one ownership. handle is called by one goroutine
-// and must not block.
-func NewIntake(nc *nats.Conn, js jetstream.JetStream, epoch string, handle func(*Delivery), log zerolog.Logger) (*Intake, error) {
+// IntakeConfig says whose messages an intake hands to whom.
+type IntakeConfig struct {
+	NATS      *nats.Conn
+	JetStream jetstream.JetStream
+	Epoch     string // is part of the consumers' names
+	// Handle is called by one goroutine and must not block.
+	Handle func(*Delivery)
+	// Owned is asked before a consumer is made anew: a former owner that has not
+	// noticed yet must not stand in the way of the next one.
+	Owned func(context.Context) (bool, error)
+	Log   zerolog.Logger
+}
+
+// NewIntake starts an intake for one ownership.
+func NewIntake(cfg IntakeConfig) (*Intake, error) {
+	nc := cfg.NATS
 	in := &Intake{
-		nc: nc, js: js, epoch: epoch, handle: handle, log: log,
+		nc: nc, js: cfg.JetStream, epoch: cfg.Epoch, handle: cfg.Handle, owned: cfg.Owned, log: cfg.Log,
 		inbox:   nc.NewInbox(),
 		sources: make(map[string]*Source),
 		byName:  make(map[string]*Source),
@@ -131,7 +145,7 @@ func NewIntake(nc *nats.Conn, js jetstream.JetStream, epoch string, handle func(
 	return in, nil
 }
 
-// Clear deletes every consumer of the stream: a former owner's pulls end, its
+// Clear deletes every consumer of the stream that is not ours: a former owner's pulls end, its
 // acknowledgements find nobody, and everything unfinished comes again.
 func (in *Intake) Clear(ctx context.Context, stream string) error {
 	s, err := in.js.Stream(ctx, stream)
@@ -147,6 +161,9 @@ func (in *Intake) Clear(ctx context.Context, stream string) error {
 		return fmt.Errorf("clear consumers of %s: %w", stream, err)
 	}
 	for _, name := range all {
+		if strings.HasPrefix(name, in.prefix()) {
+			continue
+		}
 		if err := s.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return fmt.Errorf("clear consumers of %s: %w", stream, err)
 		}
@@ -167,6 +184,12 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	in.mu.Unlock()
 
 	name, err := s.create(ctx)
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == codeNotUnique {
+		// A former owner made its consumer anew before it noticed.
+		if err = in.Clear(ctx, stream); err == nil {
+			name, err = s.create(ctx)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open lane on %s: %w", stream, err)
 	}
@@ -178,11 +201,16 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	return s, nil
 }
 
+func (in *Intake) prefix() string { return "lane-" + in.epoch + "-" }
+
+// codeNotUnique: another consumer of the work queue has this filter.
+const codeNotUnique jetstream.ErrorCode = 10100
+
 // create makes a new consumer under a new name. Its state is in the server's
 // memory: a work queue forgets what was acknowledged anyway, and consumer files
 // would cost a quarter of the server's time.
 func (s *Source) create(ctx context.Context) (string, error) {
-	name := "lane-" + s.in.epoch + "-" + nuid.Next()
+	name := s.in.prefix() + nuid.Next()
 	_, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: s.filter,
@@ -248,7 +276,8 @@ func (s *Source) pullLocked() {
 
 // received gets every message and status of every source.
 func (in *Intake) received(m *nats.Msg) {
-	if len(m.Data) == 0 && m.Header.Get("Status") != "" {
+	// By the reply subject: a producer may give its message any header.
+	if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
 		in.status(m)
 		return
 	}
@@ -330,6 +359,10 @@ func (in *Intake) replace(s *Source, old, why string) {
 	pause := 20 * time.Millisecond
 	for {
 		ctx, cancel := context.WithTimeout(in.ctx, requestWait)
+		if owned, err := in.owned(ctx); err == nil && !owned {
+			cancel()
+			return // the owner finds out by its next write
+		}
 		err := in.js.DeleteConsumer(ctx, s.stream, old)
 		if err == nil || errors.Is(err, jetstream.ErrConsumerNotFound) {
 			var name string
@@ -361,6 +394,11 @@ func (in *Intake) resume(s *Source, name string) {
 	s.consumer, s.consumerSeq = name, 0
 	s.outstanding, s.resetting, s.quiet = 0, false, 0
 	in.byName[name] = s
+	// A new inbox token: what is still said of former pulls is not about these.
+	delete(in.sources, s.token)
+	in.serial++
+	s.token = strconv.Itoa(in.serial)
+	in.sources[s.token] = s
 	s.pullLocked()
 }
 
@@ -413,6 +451,13 @@ func (s *Source) Check(waiting int) {
 	if s.quiet++; s.quiet > 2 {
 		s.in.resetLocked(s, "watchdog")
 	}
+}
+
+// Quiesce ends pulling and recreating; what is in hand can still be acknowledged.
+func (in *Intake) Quiesce() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closed = true
 }
 
 // Close ends the intake and waits for its goroutines. The consumers stay for the

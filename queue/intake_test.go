@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -15,7 +16,11 @@ import (
 func newIntake(t *testing.T, a *account, epoch string) (*queue.Intake, chan *queue.Delivery) {
 	t.Helper()
 	got := make(chan *queue.Delivery, 1000)
-	in, err := queue.NewIntake(a.nc, a.js, epoch, func(d *queue.Delivery) { got <- d }, zerolog.Nop())
+	in, err := queue.NewIntake(queue.IntakeConfig{
+		NATS: a.nc, JetStream: a.js, Epoch: epoch, Log: zerolog.Nop(),
+		Handle: func(d *queue.Delivery) { got <- d },
+		Owned:  func(context.Context) (bool, error) { return true, nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

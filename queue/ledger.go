@@ -34,6 +34,7 @@ const (
 // that finds it knows what to do without the ones before.
 type Record struct {
 	Step        Step   `json:"t"`
+	Key         string `json:"-"` // under which it is kept: LedgerKey of the id, or of the origin
 	ID          string `json:"id"`
 	Nonce       string `json:"n"` // of the writer and this write: tells our own record after a lost PubAck
 	Origin      Origin `json:"o"`
@@ -179,23 +180,30 @@ func (l *Ledger) fenced(ctx context.Context) (bool, error) {
 	return epoch != l.Epoch, err
 }
 
+// Owned reports whether the ledger's epoch is still the one that may write.
+func (l *Ledger) Owned(ctx context.Context) (bool, error) {
+	fenced, err := l.fenced(ctx)
+	return !fenced, err
+}
+
 // Append writes a command's next record, provided that its last one has the
 // sequence expect (0: there is none). done gets the new record's sequence, or
 // ErrConflict, ErrFenced or ErrStopped. A lost PubAck is no error: the record
 // is published again, and recognised by its nonce when it was stored before.
 func (l *Ledger) Append(r *Record, expect uint64, done func(seq uint64, err error)) {
 	msg := &nats.Msg{
-		Subject: l.LedgerWrite(l.Epoch, r.ID),
+		Subject: l.LedgerWrite(l.Epoch, r.Key),
 		Header:  make(nats.Header, 1),
 		Data:    r.AppendJSON(make([]byte, 0, 384+len(r.Event))),
 	}
 	setExpectedSubjectSequence(msg.Header, expect)
-	id, nonce := r.ID, r.Nonce
+	key, nonce := r.Key, r.Nonce
 	l.w.publish(&write{
-		msg:  msg,
-		done: func(seq uint64, _ bool, err error) { done(seq, err) },
+		records: true,
+		msg:     msg,
+		done:    func(seq uint64, _ bool, err error) { done(seq, err) },
 		check: func(ctx context.Context) (stored, error) {
-			last, err := l.Last(ctx, id)
+			last, err := l.Last(ctx, key)
 			if err != nil || last == nil {
 				return stored{unchanged: expect == 0}, err
 			}
@@ -212,8 +220,9 @@ func (l *Ledger) PutIndex(x *Index, done func(err error)) error {
 		return fmt.Errorf("encode index: %w", err)
 	}
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: l.IndexSubject(x.MessageID), Data: data},
-		done: func(_ uint64, _ bool, err error) { done(err) },
+		records: true,
+		msg:     &nats.Msg{Subject: l.IndexSubject(x.MessageID), Data: data},
+		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 	return nil
 }
@@ -225,8 +234,9 @@ func (l *Ledger) PutLate(x *Index, done func(err error)) error {
 		return fmt.Errorf("encode late answer: %w", err)
 	}
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: l.LateSubject(x.ID), Data: data},
-		done: func(_ uint64, _ bool, err error) { done(err) },
+		records: true,
+		msg:     &nats.Msg{Subject: l.LateSubject(x.ID), Data: data},
+		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 	return nil
 }
@@ -235,23 +245,25 @@ func (l *Ledger) PutLate(x *Index, done func(err error)) error {
 // server and counts as stored.
 func (l *Ledger) Publish(e Event, done func(err error)) {
 	l.w.publish(&write{
-		msg:  e.Msg(),
-		done: func(_ uint64, _ bool, err error) { done(err) },
+		records: true,
+		msg:     e.Msg(),
+		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
 
 // PutState stores what must outlive the owner, under StateSubject(tokens).
 func (l *Ledger) PutState(tokens string, body []byte, done func(err error)) {
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: l.StateSubject(tokens), Data: body},
-		done: func(_ uint64, _ bool, err error) { done(err) },
+		records: true,
+		msg:     &nats.Msg{Subject: l.StateSubject(tokens), Data: body},
+		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
 
-// Last reads the last record of a command through the stream's leader; nil when
-// there is none.
-func (l *Ledger) Last(ctx context.Context, id string) (*Record, error) {
-	m, err := leaderLast(ctx, l.nc, l.Records(), l.LedgerSubject(id))
+// Last reads the last record of a ledger key through the stream's leader; nil
+// when there is none.
+func (l *Ledger) Last(ctx context.Context, key string) (*Record, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.LedgerSubject(key))
 	if err != nil || m == nil {
 		return nil, err
 	}
@@ -267,10 +279,10 @@ func decodeRecord(m *storedMsg) (*Record, error) {
 	return &r, nil
 }
 
-// Timeline reads all records of a command, oldest first; none is no error.
-func (l *Ledger) Timeline(ctx context.Context, id string) ([]*Record, error) {
+// Timeline reads all records of a ledger key, oldest first; none is no error.
+func (l *Ledger) Timeline(ctx context.Context, key string) ([]*Record, error) {
 	var records []*Record
-	err := l.scan(ctx, l.LedgerSubject(id), 0, func(m *storedMsg) (bool, error) {
+	err := l.scan(ctx, l.LedgerSubject(key), 0, func(m *storedMsg) (bool, error) {
 		r, err := decodeRecord(m)
 		if err != nil {
 			return false, err
@@ -315,6 +327,20 @@ func (l *Ledger) Events(ctx context.Context, subject string, from uint64, next f
 		return fmt.Errorf("read events: %w", err)
 	}
 	return nil
+}
+
+// EventStored reports whether an event with this id is stored on a subject after
+// a sequence. It is for repeats beyond the server's own duplicate window.
+func (l *Ledger) EventStored(ctx context.Context, subject, id string, after uint64) (bool, error) {
+	found := false
+	err := l.scan(ctx, subject, after+1, func(m *storedMsg) (bool, error) {
+		found = m.Header.Get(schema.HeaderCEID) == id
+		return !found, nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for event: %w", err)
+	}
+	return found, nil
 }
 
 // Answers reads the index records stored from one sequence up to another, by the
@@ -421,6 +447,9 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 	if err != nil {
 		return nil, err
 	}
+	// A broken connection answers nothing at all.
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
 		return nil, fmt.Errorf("read last record: %w", err)

@@ -18,19 +18,19 @@ func TestClaimIsTakenOnce(t *testing.T) {
 	a := newAccount(t, queuetest.Server(t))
 	_, l := a.own(t)
 
-	first := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, ID: "order 1", Nonce: "n1"}, 0)
+	first := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, Key: queue.LedgerKey("order 1"), ID: "order 1", Nonce: "n1"}, 0)
 	if first.err != nil || first.seq == 0 {
 		t.Fatalf("first claim: got %+v, want a sequence", first)
 	}
-	second := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, ID: "order 1", Nonce: "n2"}, 0)
+	second := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepClaim, Key: queue.LedgerKey("order 1"), ID: "order 1", Nonce: "n2"}, 0)
 	if !errors.Is(second.err, queue.ErrConflict) {
 		t.Errorf("second claim: got %v, want ErrConflict", second.err)
 	}
-	final := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, ID: "order 1", Nonce: "n3"}, first.seq)
+	final := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, Key: queue.LedgerKey("order 1"), ID: "order 1", Nonce: "n3"}, first.seq)
 	if final.err != nil {
 		t.Errorf("final after its claim: %v", final.err)
 	}
-	last, err := l.Last(t.Context(), "order 1")
+	last, err := l.Last(t.Context(), queue.LedgerKey("order 1"))
 	if err != nil || last == nil || last.Step != queue.StepFinal || last.Sequence != final.seq {
 		t.Errorf("last record: got %+v (%v), want the final one", last, err)
 	}
@@ -42,7 +42,7 @@ func TestRaisedEpochFencesTheFormerOwner(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t, queuetest.Server(t))
 	old, former := a.own(t)
-	claim := appendRecord(t.Context(), t, former, &queue.Record{Step: queue.StepClaim, ID: "a", Nonce: "1"}, 0)
+	claim := appendRecord(t.Context(), t, former, &queue.Record{Step: queue.StepClaim, Key: queue.LedgerKey("a"), ID: "a", Nonce: "1"}, 0)
 	if claim.err != nil {
 		t.Fatal(claim.err)
 	}
@@ -54,8 +54,8 @@ func TestRaisedEpochFencesTheFormerOwner(t *testing.T) {
 		t.Fatalf("epoch %q was used twice", lease.Epoch)
 	}
 	for _, r := range []*queue.Record{
-		{Step: queue.StepClaim, ID: "b", Nonce: "2"},
-		{Step: queue.StepFinal, ID: "a", Nonce: "3"},
+		{Step: queue.StepClaim, Key: queue.LedgerKey("b"), ID: "b", Nonce: "2"},
+		{Step: queue.StepFinal, Key: queue.LedgerKey("a"), ID: "a", Nonce: "3"},
 	} {
 		expect := uint64(0)
 		if r.ID == "a" {
@@ -65,7 +65,7 @@ func TestRaisedEpochFencesTheFormerOwner(t *testing.T) {
 			t.Errorf("%s of the former owner: got %v, want ErrFenced", r.Step, got.err)
 		}
 	}
-	if got := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, ID: "a", Nonce: "4"}, claim.seq); got.err != nil {
+	if got := appendRecord(t.Context(), t, l, &queue.Record{Step: queue.StepFinal, Key: queue.LedgerKey("a"), ID: "a", Nonce: "4"}, claim.seq); got.err != nil {
 		t.Errorf("the new owner's final for the former's claim: %v", got.err)
 	}
 	// What a late answer teaches is true whoever learned it.
@@ -131,7 +131,7 @@ func TestTimelineAndIndex(t *testing.T) {
 	_, l := a.own(t)
 	origin := queue.Origin{Created: 5, Seq: 17}
 	claim := appendRecord(t.Context(), t, l, &queue.Record{
-		Step: queue.StepClaim, ID: "a b", Nonce: "1", Origin: origin, Kind: "send", Attempt: 1,
+		Step: queue.StepClaim, Key: queue.LedgerKey("a b"), ID: "a b", Nonce: "1", Origin: origin, Kind: "send", Attempt: 1,
 		Waits: []queue.Wait{{Gate: "window", Millis: 12}},
 	}, 0)
 	if claim.err != nil {
@@ -149,7 +149,7 @@ func TestTimelineAndIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	records, err := l.Timeline(t.Context(), "a b")
+	records, err := l.Timeline(t.Context(), queue.LedgerKey("a b"))
 	if err != nil || len(records) != 1 {
 		t.Fatalf("timeline: got %d records (%v), want 1", len(records), err)
 	}

@@ -1,6 +1,10 @@
 package queue
 
-import "github.com/wazzup-relay/wazzup-relay/schema"
+import (
+	"strconv"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
 
 // Names are the streams and internal subjects of one account. Everything under
 // `wz.` is internal: no producer or consumer has rights to it. The prefix is
@@ -21,15 +25,22 @@ func (n Names) Dead() string { return "wazzup-" + n.Account + "-dead" }
 
 func (n Names) internal(family string) string { return "wz." + n.Account + "." + family + "." }
 
+// LedgerKey is the token under which the records of a command id are kept.
+func LedgerKey(id string) string { return schema.Key(id) }
+
+// LedgerKey is the token for a message that cannot write to the ledger of the id
+// it names, since that belongs to another message. No id has such a key.
+func (o Origin) LedgerKey() string {
+	return "=" + strconv.FormatInt(o.Created, 36) + "-" + strconv.FormatUint(o.Seq, 36)
+}
+
 // LedgerWrite is where the owner of an epoch publishes a command's record. The
 // stream lists the subjects of one epoch only, which is what fences the others,
 // and stores the record under LedgerSubject.
-func (n Names) LedgerWrite(epoch, id string) string {
-	return n.internal("l") + epoch + "." + schema.Key(id)
-}
+func (n Names) LedgerWrite(epoch, key string) string { return n.internal("l") + epoch + "." + key }
 
-// LedgerSubject is where the records of a command id are stored.
-func (n Names) LedgerSubject(id string) string { return n.internal("l") + schema.Key(id) }
+// LedgerSubject is where the records of a ledger key are stored.
+func (n Names) LedgerSubject(key string) string { return n.internal("l") + key }
 
 // IndexSubject is where the command behind a vendor's message id is noted.
 func (n Names) IndexSubject(messageID string) string { return n.internal("x") + schema.Key(messageID) }

@@ -22,7 +22,7 @@ type Limits struct {
 	DeadRetention time.Duration // how long a dead letter is kept; default 30 days
 	CommandBytes  int64         // default 2 GiB; when full, publishers get an error
 	RecordBytes   int64         // default 4 GiB
-	DeferredBytes int64         // default 1 GiB
+	DeferredBytes int64         // default 1 GiB; when full, no more commands are scheduled until there is room
 	DeadBytes     int64         // default 512 MiB
 }
 
@@ -185,7 +185,7 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Description:       "wazzup-relay: scheduled commands of account " + t.Account,
 			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter()},
 			Retention:         jetstream.WorkQueuePolicy,
-			MaxBytes:          l.DeferredBytes,
+			MaxBytes:          -1, // schedules forbid DiscardNew, and nothing may be discarded: the owner keeps to DeferredBytes
 			MaxConsumers:      maxLanes,
 			Duplicates:        commandDedupe,
 			Storage:           jetstream.FileStorage,

@@ -59,7 +59,9 @@ type write struct {
 	msg   *nats.Msg
 	done  func(seq uint64, duplicate bool, err error)
 	tries int
-	sure  bool // false once a PubAck may have been lost
+	// records: it goes to the records stream, without which nothing can be claimed.
+	records bool
+	sure    bool // false once a PubAck may have been lost
 	// check settles a refusal after an unsure publish: what is stored now?
 	check func(ctx context.Context) (stored, error)
 }
@@ -146,7 +148,9 @@ func (w *writer) acked(m *nats.Msg, ack *jetstream.PubAck) {
 	if p == nil {
 		return
 	}
-	w.setFull(false)
+	if p.records {
+		w.setFull(false)
+	}
 	p.done(ack.Sequence, ack.Duplicate, nil)
 }
 
@@ -166,7 +170,9 @@ func (w *writer) failed(m *nats.Msg, err error) {
 		}
 		w.retry(p, 0, w.settle)
 	case errors.As(err, &api):
-		w.setFull(isFull(api))
+		if p.records {
+			w.setFull(isFull(api))
+		}
 		w.again(p, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
 		w.retry(p, 0, w.probe)

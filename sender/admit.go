@@ -39,7 +39,8 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	}
 	if held := o.commands[c.origin]; held != nil {
 		f.held--
-		o.repeated(held, d)
+		o.repeated(held, d, f)
+		o.fill(l) // the redelivery used up a wish
 		o.mu.Unlock()
 		return
 	}
@@ -63,12 +64,18 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 // repeated notes another delivery of a command that is in hand: the same message
 // through a new consumer, or a copy of it from another stream.
-func (o *owner) repeated(held *command, d *queue.Delivery) {
+func (o *owner) repeated(held *command, d *queue.Delivery, f *feed) {
 	if held.delivery.Source == d.Source {
 		held.delivery.Replace(d)
 		return
 	}
-	held.copies = append(held.copies, d)
+	for _, known := range held.copies {
+		if known.delivery.Source == d.Source {
+			known.delivery.Replace(d)
+			return
+		}
+	}
+	held.copies = append(held.copies, copied{d, f})
 }
 
 // identify reads what a message says of itself, whether or not it is valid.
@@ -114,7 +121,7 @@ func (o *owner) check(c *command) *outcome {
 	if c.id == "" {
 		c.id = c.origin.ID(o.topology.Commands())
 	}
-	c.ledgerID = c.id
+	c.ledgerKey = queue.LedgerKey(c.id)
 	if len(faults) == 0 && body.Message != nil {
 		faults = schema.CheckSchedule(body.Message, c.stored, o.cfg.Limits.Retention)
 	}
@@ -122,13 +129,18 @@ func (o *owner) check(c *command) *outcome {
 		out := invalid(faults)
 		return &out
 	}
-	if time.Since(c.stored) > o.cfg.Limits.Retention-tooOldMargin {
-		return &outcome{step: queue.StepFinal, state: schema.StateDead, err: &schema.Error{
-			Code: "TOO_OLD", Class: schema.ClassRetryable, Phase: schema.PhaseNotSent, Reason: schema.ReasonTooOld,
-			Description: "stored longer ago than the ledger remembers ids",
-		}}
+	return o.tooOld(c)
+}
+
+// tooOld ends a command whose id the ledger may soon forget.
+func (o *owner) tooOld(c *command) *outcome {
+	if time.Since(c.stored) <= o.cfg.Limits.Retention-tooOldMargin {
+		return nil
 	}
-	return nil
+	return &outcome{step: queue.StepFinal, state: schema.StateDead, err: &schema.Error{
+		Code: "TOO_OLD", Class: schema.ClassRetryable, Phase: schema.PhaseNotSent, Reason: schema.ReasonTooOld,
+		Description: "stored longer ago than the ledger remembers ids",
+	}}
 }
 
 // checkHeaders reads the headers that count: the id where the body names none,

@@ -168,7 +168,7 @@ func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
 	if q.ID == "" {
 		return nil, badRequest("REQUIRED", "id is required")
 	}
-	records, err := o.ledger.Timeline(ctx, q.ID)
+	records, err := o.ledger.Timeline(ctx, queue.LedgerKey(q.ID))
 	if err != nil {
 		return nil, err
 	}

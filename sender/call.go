@@ -97,8 +97,11 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.refused(c, v, NewError(a, v))
-	if v.Action == ActionAccept && c.lane.channel != nil {
-		c.lane.channel.refusals = 0
+	if v.Action == ActionAccept {
+		o.refusals = 0
+		if c.lane.channel != nil {
+			c.lane.channel.refusals = 0
+		}
 	}
 	if v.OpsUnknownCode {
 		o.ops(schema.OpsVendorUnknownCode, c.channelID(), ErrorCode(a), "")

@@ -12,14 +12,14 @@ import (
 // while one is under way, its goroutine owns the command.
 type command struct {
 	delivery *queue.Delivery
-	copies   []*queue.Delivery // of the same origin, acknowledged with it
+	copies   []copied // of the same origin, acknowledged with it
 
 	// Identity, from the message.
 	origin      queue.Origin
 	generation  int
 	stored      time.Time // NATS's clock; of the first copy
 	id          string    // the producer's, or derived
-	ledgerID    string    // whose ledger it writes: its id, or a derived one when the id is another's
+	ledgerKey   string    // whose ledger it writes: its id's, or its own when the id is another's
 	kind        schema.Kind
 	channel     string // the subject's token; "" for sync
 	body        *schema.Command
@@ -51,6 +51,12 @@ type command struct {
 
 	doubt *doubt      // while its fate is unknown
 	timer *time.Timer // until a retry or the end of a doubt
+}
+
+// copied is a message of the same origin from another source.
+type copied struct {
+	delivery *queue.Delivery
+	feed     *feed
 }
 
 // slot is what an attempt holds from its claim to the end of its call.

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,14 +29,16 @@ func (o *owner) discover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var faults []error
 	for subject, n := range waiting {
 		kind, channel, ok := schema.ParseCommandSubject(o.cfg.Account, subject)
 		if !ok || !kind.IsMessage() {
 			continue
 		}
-		if err := o.foundLane(ctx, laneKey{string(kind), channel}, sourceCommands, n); err != nil {
-			return err
-		}
+		faults = append(faults, o.foundLane(ctx, laneKey{string(kind), channel}, sourceCommands, n))
+	}
+	if err := o.checkDeferred(ctx); err != nil {
+		faults = append(faults, err)
 	}
 	due, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.DueFilter())
 	if err != nil {
@@ -44,10 +47,21 @@ func (o *owner) discover(ctx context.Context) error {
 	for subject, n := range due {
 		tokens := strings.Split(subject, ".")
 		key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
-		if err := o.foundLane(ctx, key, sourceDue, n); err != nil {
-			return err
-		}
+		faults = append(faults, o.foundLane(ctx, key, sourceDue, n))
 	}
+	return errors.Join(faults...)
+}
+
+// checkDeferred keeps the deferred stream within its limit: the server cannot,
+// since on a stream with schedules it could only discard the oldest.
+func (o *owner) checkDeferred(ctx context.Context) error {
+	s, err := o.js.Stream(ctx, o.topology.Deferred())
+	if err != nil {
+		return fmt.Errorf("size of the deferred stream: %w", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.deferredFull = s.CachedInfo().State.Bytes >= uint64(max(o.topology.Limits.DeferredBytes, 0)) //nolint:gosec // not negative
 	return nil
 }
 
@@ -110,6 +124,7 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	defer o.mu.Unlock()
 	if l == nil {
 		l = &lane{key: key, chats: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
+		l.pace.next = o.paceFrom(key, l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
 		}
@@ -196,7 +211,7 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.openAccount()
+	o.accountAnswers()
 	for _, ch := range channels {
 		o.channelState(ch.ChannelID, ch.State, asked)
 	}

@@ -16,7 +16,7 @@ func (w Window) Answered(now time.Time)                              { w.w.answe
 func (w Window) Unused()                                             { w.w.unused() }
 func (w Window) AssumeFull(now time.Time)                            { w.w.assumeFull(now) }
 func (w Window) Busy(now time.Time) []time.Time                      { return w.w.busy(now) }
-func (w Window) Inherit(freed []time.Time)                           { w.w.inherit(freed) }
+func (w Window) Inherit(freed []time.Time)                           { w.w.inherit(freed, time.Time{}) }
 
 // Pace opens a lane's pace to tests.
 type Pace struct{ p *pace }

@@ -30,6 +30,8 @@ type closure struct {
 	since   time.Time
 	opensOn string
 	probe   *time.Timer // opens it for a try; nil: only an event does
+	// notBefore: what would open it does so no earlier.
+	notBefore time.Time
 }
 
 // channelGate is what is known of one channel. Owned by the owner's mutex.
@@ -248,7 +250,7 @@ func (o *owner) refused(c *command, v Verdict, e *schema.Error) {
 	switch v.Action {
 	case ActionCloseChannel:
 		if c.lane.channel != nil {
-			o.closeChannel(c.lane.channel, e.Code, v.Reopens, v.Probe)
+			o.closeChannel(c.lane.channel, e.Code, v.Reopens, v.Probe, time.Now())
 		}
 	case ActionCloseAccount:
 		o.closeAccount(e.Code)
@@ -256,14 +258,17 @@ func (o *owner) refused(c *command, v Verdict, e *schema.Error) {
 	}
 }
 
-// closeChannel closes both lanes of a channel.
-func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool) {
-	now := time.Now()
-	if g.closed != nil {
-		return
+// closeChannel closes both lanes of a channel, as of a time. A word that comes
+// while they are closed replaces the former one.
+func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool, at time.Time) {
+	told := g.closed != nil
+	if told && g.closed.probe != nil {
+		g.closed.probe.Stop()
 	}
-	g.refusals++
-	g.closed = &closure{code: code, since: now, opensOn: opensOn}
+	if !told {
+		g.refusals++
+	}
+	g.closed = &closure{code: code, since: at, opensOn: opensOn}
 	if probe {
 		wait := o.cfg.Backoff.Delay(g.refusals, o.random)
 		g.closed.probe = time.AfterFunc(wait, func() {
@@ -272,7 +277,9 @@ func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool) {
 			o.openChannel(g, "try")
 		})
 	}
-	o.ops(schema.OpsLaneClosed, g.id, code, g.closed.opensOn)
+	if !told {
+		o.ops(schema.OpsLaneClosed, g.id, code, opensOn)
+	}
 }
 
 func (o *owner) openChannel(g *channelGate, why string) {
@@ -307,7 +314,7 @@ func (o *owner) channelState(id, state string, learned time.Time) {
 		if soft(state) {
 			opensOn = ReopenOnProbe
 		}
-		o.closeChannel(g, state, opensOn, soft(state))
+		o.closeChannel(g, state, opensOn, soft(state), learned)
 		return
 	}
 	if g.closed == nil {
@@ -340,14 +347,38 @@ func (o *owner) channel(id string) *channelGate {
 	return g
 }
 
-// closeAccount closes every lane until GET /v2/channels succeeds.
+// closeAccount closes every lane until GET /v2/channels succeeds. Each refusal
+// after a reopening doubles the wait before the next one, for that list may be
+// open to a key that may not send.
 func (o *owner) closeAccount(code string) {
 	if o.closed != nil {
 		return
 	}
 	o.closed = &closure{code: code, since: time.Now(), opensOn: ReopenOnAccount}
+	if o.refusals++; o.refusals > 1 {
+		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
+	}
 	o.ops(schema.OpsAccountClosed, "", code, o.closed.opensOn)
 	o.pollSoon()
+}
+
+// accountAnswers opens a closed account, at once or when its wait is over.
+func (o *owner) accountAnswers() {
+	if o.closed == nil || o.closed.probe != nil {
+		return
+	}
+	wait := time.Until(o.closed.notBefore)
+	if wait <= 0 {
+		o.openAccount()
+		return
+	}
+	o.closed.probe = time.AfterFunc(wait, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !o.stopping {
+			o.openAccount()
+		}
+	})
 }
 
 func (o *owner) openAccount() {

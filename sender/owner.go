@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -25,6 +27,7 @@ import (
 // Timing of an owner.
 const (
 	requestTimeout = 5 * time.Second  // for one request to NATS
+	openTimeout    = time.Minute      // for raising the epoch and opening the first lanes
 	scanTimeout    = 30 * time.Second // for reading a part of the records
 	discoverEvery  = time.Second      // how soon the first command of a new lane is found
 	holdEvery      = 40 * time.Second // well within the lanes' ack wait
@@ -69,28 +72,34 @@ type owner struct {
 	noncePrefix string
 	nonces      atomic.Uint64
 
-	opening     sync.Mutex // held while a lane is opened; before mu
-	mu          sync.Mutex
-	feeds       map[*queue.Source]*feed
-	commands    map[queue.Origin]*command // in hand
-	lanes       map[laneKey]*lane
-	channels    map[string]*channelGate
-	runnable    [2]fifo[*lane]        // by rank: lanes with a command that may go
-	doubts      map[string][]*command // by the subject of their echo
-	looking     map[string]bool       // the same: evidence is being read
-	lookAgain   map[string]bool
-	lookTimer   map[string]*time.Timer
-	statuses    statuses
-	window      *window
-	flight      int // attempts that hold a slot
-	otherFlight int // of them, not transactional
-	closed      *closure
-	pausedUntil time.Time
-	full        bool // the records stream has no room
-	wake        *time.Timer
-	wakes       time.Time
-	expires     time.Time // of the lease
-	webhooks    bool      // something has ever come by webhook
+	opening      sync.Mutex // held while a lane is opened; before mu
+	mu           sync.Mutex
+	feeds        map[*queue.Source]*feed
+	commands     map[queue.Origin]*command // in hand
+	lanes        map[laneKey]*lane
+	channels     map[string]*channelGate
+	runnable     [2]fifo[*lane]        // by rank: lanes with a command that may go
+	doubts       map[string][]*command // by the subject of their echo
+	looking      map[string]bool       // the same: evidence is being read
+	lookAgain    map[string]bool
+	lookTimer    map[string]*time.Timer
+	statuses     statuses
+	deferredFull bool // no more commands may be scheduled for now
+	windowKnown  bool // the calls of the past are known, or assumed
+	owned        time.Time
+	paces        map[laneKey]time.Time // of the former owner; nil: not known
+	window       *window
+	flight       int // attempts that hold a slot
+	otherFlight  int // of them, not transactional
+	closed       *closure
+	refusals     int // of the account, in a row
+	replay       map[string]channelWord
+	pausedUntil  time.Time
+	full         bool // the records stream has no room
+	wake         *time.Timer
+	wakes        time.Time
+	expires      time.Time // of the lease
+	webhooks     bool      // something has ever come by webhook
 
 	// active counts what must not be cut off when the owner stops in order:
 	// writes under way and calls.
@@ -111,6 +120,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		commands:  make(map[queue.Origin]*command),
 		feeds:     make(map[*queue.Source]*feed),
 		statuses:  statuses{early: make(map[string][]status)},
+		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -133,18 +143,35 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 // reason). It returns after everything that it started has ended. before is the
 // window of this process's last ownership, nil if there was none.
 func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) {
-	err := o.open(ctx, before)
+	// The lease is kept from before the first step to after the last.
+	renewing, stopRenewing := context.WithCancel(context.Background())
+	var renewal sync.WaitGroup
+	renewal.Go(func() { o.renew(renewing) })
+	err := o.openIn(ctx, before)
 	if err == nil {
 		o.log.Info().Msg("account_owned")
 		err = o.serve(ctx)
 	}
-	return o.close(), err
+	o.drain(ctx)
+	stopRenewing()
+	renewal.Wait()
+	return o.close(before), err
+}
+
+// openIn opens within a bound: a connection that breaks in the middle answers
+// nothing.
+func (o *owner) openIn(ctx context.Context, before *ownership) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	return o.open(ctx, before)
 }
 
 // ownership is what a process remembers of the account it owned.
 type ownership struct {
 	epoch  string
 	window *window
+	paused time.Time             // until when a 429 holds the account
+	paces  map[laneKey]time.Time // when each paced lane may go on
 }
 
 // open makes this process the only one that can claim, and starts the lanes.
@@ -157,7 +184,9 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if o.ledger, err = queue.NewLedger(o.nc, o.topology, o.lease.Epoch, o.storageFull, o.log); err != nil {
 		return err
 	}
-	if o.intake, err = queue.NewIntake(o.nc, o.js, o.lease.Epoch, o.delivered, o.log); err != nil {
+	if o.intake, err = queue.NewIntake(queue.IntakeConfig{
+		NATS: o.nc, JetStream: o.js, Epoch: o.lease.Epoch, Handle: o.delivered, Owned: o.ledger.Owned, Log: o.log,
+	}); err != nil {
 		return err
 	}
 	for _, stream := range []string{o.topology.Commands(), o.topology.Deferred()} {
@@ -192,7 +221,6 @@ func (o *owner) serve(ctx context.Context) error {
 		return err
 	}
 	defer api()
-	wg.Go(func() { o.renew(loops) })
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
 	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
@@ -308,9 +336,11 @@ func (o *owner) keep(context.Context) error {
 	return nil
 }
 
-// close ends the ownership: calls in flight get the time of one call, records
-// and events a little more; then the lease is given up.
-func (o *owner) close() *ownership {
+// drain stops claiming at once and waits for what is under way: calls in flight
+// get the time of one call, records and events a little more. While NATS is away
+// and nobody asks this process to end, it waits on: an answer in hand that cannot
+// be recorded yet would be a doubt later.
+func (o *owner) drain(ctx context.Context) {
 	o.mu.Lock()
 	o.stopping = true
 	o.stopTimers()
@@ -318,19 +348,28 @@ func (o *owner) close() *ownership {
 		o.closeDrained()
 	}
 	o.mu.Unlock()
-
+	if o.intake != nil {
+		o.intake.Quiesce()
+	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	select {
-	case <-o.drained:
-	case <-time.After(o.cfg.Timeout + settleGrace):
-		o.log.Warn().Msg("owner_stopped_with_work_under_way")
+	for {
+		select {
+		case <-o.drained:
+			return
+		case <-time.After(o.cfg.Timeout + settleGrace):
+		}
+		if ctx.Err() != nil || o.nc.IsConnected() {
+			o.log.Warn().Msg("owner_stopped_with_work_under_way")
+			return
+		}
 	}
-	o.cancelCall()
-	if o.ledger != nil {
-		o.noteHandover()
-	}
+}
 
+// close ends what is left of the ownership and gives up the lease.
+func (o *owner) close(before *ownership) *ownership {
+	o.cancelCall()
+	after := o.handOver(before)
 	o.mu.Lock()
 	o.dropped = true
 	o.mu.Unlock()
@@ -352,7 +391,7 @@ func (o *owner) close() *ownership {
 		o.log.Warn().Err(err).Msg("lease_not_released") // it was lost, or runs out
 	}
 	o.log.Info().Msg("account_released")
-	return &ownership{epoch: o.lease.Epoch, window: o.window}
+	return after
 }
 
 func (o *owner) onClose(f func()) { o.closers = append(o.closers, f) }
@@ -365,6 +404,9 @@ func (o *owner) stopTimers() {
 		if l.parked != nil {
 			l.parked.Stop()
 		}
+	}
+	if o.closed != nil && o.closed.probe != nil {
+		o.closed.probe.Stop()
 	}
 	for _, g := range o.channels {
 		if g.closed != nil && g.closed.probe != nil {
@@ -417,30 +459,57 @@ func (o *owner) later(f func()) {
 	})
 }
 
-// handover is the note of an owner that left in order.
+// handover is the note of an owner that left in order. Times are how much is
+// left of them, in milliseconds, because the next owner's clock is another.
 type handover struct {
-	Epoch string `json:"epoch"`
-	// BusyMillis: in how many milliseconds each token of the window comes free.
-	// Relative, because the next owner's clock is another.
-	BusyMillis []int64 `json:"busyMs"`
+	Epoch  string           `json:"epoch"`
+	Busy   []int64          `json:"busyMs,omitempty"`   // each token of the window that is not free
+	Floor  int64            `json:"floorMs,omitempty"`  // the window counts as full
+	Paused int64            `json:"pausedMs,omitempty"` // a 429 holds the account
+	Paces  map[string]int64 `json:"paceMs,omitempty"`   // by class and channel: the lane's next call
 }
 
-func (o *owner) noteHandover() {
+// left is how much of a time is left, rounded up.
+func left(until, now time.Time) int64 {
+	if !until.After(now) {
+		return 0
+	}
+	return until.Sub(now).Milliseconds() + 1
+}
+
+// handOver notes what the next owner must know to keep the rates, and returns it
+// for this process too. Where it is not known, there is no note, and the next
+// owner assumes the worst.
+func (o *owner) handOver(before *ownership) *ownership {
 	now := time.Now()
 	o.mu.Lock()
-	note := handover{Epoch: o.lease.Epoch}
-	for _, at := range o.window.busy(now) {
-		note.BusyMillis = append(note.BusyMillis, at.Sub(now).Milliseconds()+1)
+	if !o.windowKnown {
+		o.mu.Unlock()
+		return before
 	}
-	held, dropped := o.window.held, o.dropped
+	after := &ownership{epoch: o.lease.Epoch, window: o.window, paused: o.pausedUntil, paces: make(map[laneKey]time.Time)}
+	note := handover{Epoch: o.lease.Epoch, Floor: left(o.window.floor, now), Paused: left(o.pausedUntil, now)}
+	for _, at := range o.window.busy(now) {
+		note.Busy = append(note.Busy, left(at, now))
+	}
+	for key, l := range o.lanes {
+		if ms := left(l.pace.next, now); ms > 0 {
+			if note.Paces == nil {
+				note.Paces = make(map[string]int64)
+			}
+			note.Paces[key.class+"."+key.channel] = ms
+			after.paces[key] = l.pace.next
+		}
+	}
+	unclear := o.window.held > 0 || o.dropped
 	o.mu.Unlock()
-	if held > 0 || dropped {
-		return // calls of unknown end: the next owner assumes the window full
+	if unclear {
+		return nil // calls of unknown end
 	}
 	body, err := json.Marshal(note)
 	if err != nil {
 		o.log.Error().Err(err).Msg("handover_not_noted")
-		return
+		return after
 	}
 	done := make(chan error, 1)
 	o.ledger.PutState(stateHandover, body, func(err error) { done <- err })
@@ -452,20 +521,24 @@ func (o *owner) noteHandover() {
 	if err != nil {
 		o.log.Warn().Err(err).Msg("handover_not_noted")
 	}
+	return after
 }
 
 // takeWindow finds out which of the account's calls still count: our own, those
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
 	now := time.Now()
+	o.paces = make(map[laneKey]time.Time)
+	o.windowKnown = true
 	if before != nil && before.epoch == former {
-		o.window = before.window
+		o.window, o.pausedUntil, o.paces = before.window, before.paused, before.paces
 		o.window.limit = o.cfg.Rate
 		return nil
 	}
 	if former == queue.NoEpoch {
 		return nil
 	}
+	o.windowKnown = false
 	body, err := o.ledger.LastState(ctx, stateHandover)
 	if err != nil {
 		return err
@@ -476,16 +549,32 @@ func (o *owner) takeWindow(ctx context.Context, former string, before *ownership
 			return fmt.Errorf("read hand-over note: %w", err)
 		}
 	}
+	o.windowKnown = true
 	if note.Epoch != former {
 		o.window.assumeFull(now)
+		o.paces = nil // one spacing for each
 		return nil
 	}
-	freed := make([]time.Time, 0, len(note.BusyMillis))
-	for _, ms := range note.BusyMillis {
-		freed = append(freed, now.Add(time.Duration(ms)*time.Millisecond))
+	in := func(ms int64) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
+	freed := make([]time.Time, 0, len(note.Busy))
+	for _, ms := range note.Busy {
+		freed = append(freed, in(ms))
 	}
-	o.window.inherit(freed)
+	o.window.inherit(freed, in(note.Floor))
+	o.pausedUntil = in(note.Paused)
+	for name, ms := range note.Paces {
+		class, channel, _ := strings.Cut(name, ".")
+		o.paces[laneKey{class, channel}] = in(ms)
+	}
 	return nil
+}
+
+// paceFrom is when a paced lane that is opened now may make its first call.
+func (o *owner) paceFrom(key laneKey, limit rate.Rate) time.Time {
+	if o.paces == nil && limit.N > 0 { // the former owner's last call is not known
+		return o.owned.Add(limit.Per / time.Duration(limit.N))
+	}
+	return o.paces[key]
 }
 
 func (o *owner) storageFull(full bool) {

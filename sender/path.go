@@ -70,13 +70,16 @@ func (o *owner) tooLate(c *command) *outcome {
 		out := final(schema.StateExpired)
 		return &out
 	}
+	if out := o.tooOld(c); out != nil {
+		return out
+	}
 	c.slot.started = true
 	return nil
 }
 
 // conclude makes an outcome durable and tells the world.
 //
-//	index, dead letter ──> record ── durable ──> next of the chat, event ── durable ──> ack
+//	index ──> record ── durable ──> next of the chat, dead letter, event ── durable ──> ack
 func (o *owner) conclude(c *command, out outcome) {
 	o.mu.Lock()
 	if c.calling { // the slot covers claim and call only
@@ -88,6 +91,7 @@ func (o *owner) conclude(c *command, out outcome) {
 		o.pump()
 	}
 	if o.dropped {
+		o.lateAnswer(c, out)
 		o.mu.Unlock()
 		return
 	}
@@ -101,22 +105,15 @@ func (o *owner) conclude(c *command, out outcome) {
 	if out.messageID != "" {
 		o.index(c, out.messageID)
 	}
-	record := func() {
-		r := o.record(c, out.step)
-		r.Event = event
-		if !out.retryAt.IsZero() {
-			r.RetryAt = out.retryAt.UnixMilli()
-		}
-		if out.step == queue.StepUnknown {
-			r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
-		}
-		o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
+	r := o.record(c, out.step)
+	r.Event = event
+	if !out.retryAt.IsZero() {
+		r.RetryAt = out.retryAt.UnixMilli()
 	}
-	if out.state == schema.StateDead {
-		o.bury(c, record)
-		return
+	if out.step == queue.StepUnknown {
+		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
 	}
-	record()
+	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
 }
 
 // concluded goes on when the outcome's record is durable, or can never be.
@@ -148,7 +145,7 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 		o.scheduled(c)
 	default:
 		o.release(c)
-		o.announce(c, out.state, event, func() { o.finish(c) })
+		o.end(c, out.state, event)
 		o.earlyStatuses(out.messageID)
 		o.pump()
 	}
@@ -157,7 +154,7 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 // announce publishes the command's event; then runs, with the mutex held, once
 // it is durable.
 func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
-	if s == "" {
+	if s == "" || len(body) == 0 {
 		return
 	}
 	e := queue.Event{
@@ -191,19 +188,24 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 
 // finish lets go of a command whose end is durable and published.
 func (o *owner) finish(c *command) {
-	for _, d := range append(c.copies, c.delivery) {
-		if err := d.Ack(); err != nil {
-			o.log.Warn().Err(err).Str("command", c.id).Msg("ack_failed")
-		}
+	o.ack(c, c.delivery)
+	for _, other := range c.copies {
+		o.ack(c, other.delivery)
 	}
 	o.forget(c)
 	o.pump()
 }
 
+func (o *owner) ack(c *command, d *queue.Delivery) {
+	if err := d.Ack(); err != nil {
+		o.log.Warn().Err(err).Str("command", c.id).Msg("ack_failed") // it comes again, and its ledger knows
+	}
+}
+
 // record starts a ledger record of the command.
 func (o *owner) record(c *command, step queue.Step) *queue.Record {
 	return &queue.Record{
-		Step: step, ID: c.ledgerID, Nonce: o.nonce(),
+		Step: step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
 		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
 		Attempt: c.attempt, Spent: c.spent, Refused: c.refused,
@@ -232,39 +234,53 @@ func (o *owner) indexOf(c *command, messageID string) *queue.Index {
 	return x
 }
 
-// lateAnswer passes on what a worker learned after it had lost its epoch.
+// lateAnswer passes on what a worker learned after it had lost its epoch. The
+// owner's mutex is held.
 func (o *owner) lateAnswer(c *command, out outcome) {
 	if out.messageID == "" {
 		return
 	}
-	if err := o.ledger.PutLate(o.indexOf(c, out.messageID), func(error) {}); err != nil {
+	o.index(c, out.messageID)
+	o.enter()
+	err := o.ledger.PutLate(o.indexOf(c, out.messageID), func(error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+	})
+	if err != nil {
+		o.leave()
 		o.log.Error().Err(err).Str("command", c.id).Msg("late_answer_not_passed_on")
 	}
 }
 
-// bury keeps the command as a dead letter before its end is recorded.
-func (o *owner) bury(c *command, then func()) {
+// end tells a durable end and lets go of the command. A dead one is kept as a
+// dead letter first; whoever finds the record after a crash does the same again.
+// The owner's mutex is held.
+func (o *owner) end(c *command, s schema.State, event []byte) {
+	if s != schema.StateDead {
+		o.announce(c, s, event, func() { o.finish(c) })
+		return
+	}
 	dead := &queue.DeadLetter{
 		ID: c.id, Origin: c.origin, Generation: c.generation,
 		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
 		Header:  c.delivery.Header, Body: c.delivery.Data,
 	}
-	err := o.ledger.PutDead(dead, func(err error) {
-		switch {
-		case errors.Is(err, queue.ErrTooLarge):
-			o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept") // its end is still told
-			then()
-		case err != nil: // stopped
-			o.mu.Lock()
-			o.leave()
-			o.mu.Unlock()
-		default:
-			then()
+	o.enter()
+	buried := func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+		if errors.Is(err, queue.ErrStopped) {
+			return
 		}
-	})
-	if err != nil {
-		o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept")
-		then()
+		if err != nil {
+			o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept") // its end is still told
+		}
+		o.announce(c, s, event, func() { o.finish(c) })
+	}
+	if err := o.ledger.PutDead(dead, buried); err != nil {
+		o.later(func() { buried(err) })
 	}
 }
 

@@ -32,7 +32,7 @@ func (o *owner) resolve(c *command, pending *outcome) {
 func (o *owner) lastRecord(c *command) (*queue.Record, bool) {
 	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
-		last, err := o.ledger.Last(ctx, c.ledgerID)
+		last, err := o.ledger.Last(ctx, c.ledgerKey)
 		cancel()
 		if err == nil {
 			return last, true
@@ -52,12 +52,10 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 		c.expect = 0
 		o.proceed(c, pending)
 	case last.Origin == c.origin && last.Generation == c.generation:
-		o.resume(c, last)
+		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
 		c.expect, c.attempt = last.Sequence, last.Attempt
 		o.proceed(c, pending)
-	case c.ledgerID != c.id: // the derived ledger of this very message, by another generation
-		o.resume(c, last)
 	case takesID(pending) && last.Step == queue.StepInvalid: // that one left the id free
 		c.expect = last.Sequence
 		o.proceed(c, pending)
@@ -83,7 +81,7 @@ func (o *owner) proceed(c *command, pending *outcome) {
 // idTaken ends a command whose id belongs to another message. Its end is written
 // to a ledger of its own, so that the other's is not disturbed.
 func (o *owner) idTaken(c *command, pending *outcome, last *queue.Record) {
-	c.ledgerID, c.expect = c.origin.ID(o.topology.Commands()), 0
+	c.ledgerKey, c.expect = c.origin.LedgerKey(), 0
 	out := outcome{}
 	switch {
 	case !takesID(pending): // invalid, or too old
@@ -111,6 +109,44 @@ func stateOf(r *queue.Record) schema.State {
 	return schema.StatePending
 }
 
+// endAgain finishes a command whose end is durable, though its event may not be.
+// Within the server's duplicate window publishing it again does no harm; beyond
+// it, look first.
+func (o *owner) endAgain(c *command, last *queue.Record) {
+	state := stateOf(last)
+	if time.Since(last.Stored) < o.topology.Limits.DedupeWindow*9/10 {
+		o.end(c, state, last.Event)
+		return
+	}
+	o.later(func() {
+		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
+		defer cancel()
+		stored, err := o.ledger.EventStored(ctx, schema.CommandEventSubject(o.cfg.Account, state, c.kind, c.channelID()),
+			c.origin.CommandEventID(o.topology.Commands(), last.Generation, last.Attempt, state), last.Sequence)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		switch {
+		case err != nil:
+			o.log.Warn().Err(err).Str("command", c.id).Msg("event_not_looked_up")
+			o.retryEnd(c, last)
+		case stored:
+			o.finish(c)
+		default:
+			o.end(c, state, last.Event)
+		}
+	})
+}
+
+func (o *owner) retryEnd(c *command, last *queue.Record) {
+	c.timer = time.AfterFunc(o.cfg.Backoff.Delay(1, o.random), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if !o.stopping {
+			o.endAgain(c, last)
+		}
+	})
+}
+
 // errorOf is the error that a record's event tells.
 func errorOf(r *queue.Record) *schema.Error {
 	var e schema.CommandEvent
@@ -122,14 +158,30 @@ func errorOf(r *queue.Record) *schema.Error {
 
 // resume goes on with a command that was under way before a crash, a hand-over
 // or a lost connection.
-func (o *owner) resume(c *command, last *queue.Record) {
+func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
+	if over := last.Step == queue.StepFinal || last.Step == queue.StepInvalid || last.Step == queue.StepStatus; !over && c.chat == nil {
+		if pending != nil && !takesID(pending) && last.Step == queue.StepRetry {
+			c.expect, c.attempt = last.Sequence, last.Attempt
+			o.proceed(c, pending) // it was surely without effect, and must not be called again
+			return
+		}
+		if !(o.isCopy(c.delivery) || last.Step != queue.StepScheduled) {
+			c.expect = last.Sequence
+			o.scheduled(c)
+			return
+		}
+		// It goes on from its place in its chat: the claim meets this record again.
+		o.enqueue(c)
+		o.pump()
+		return
+	}
 	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
 		o.release(c)
-		o.announce(c, stateOf(last), last.Event, func() { o.finish(c) })
+		o.endAgain(c, last)
 		o.pump()
 	case queue.StepStatus:
 		o.later(func() { o.resumeEnded(c) })
@@ -152,14 +204,14 @@ func (o *owner) resume(c *command, last *queue.Record) {
 func (o *owner) resumeEnded(c *command) {
 	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
-		records, err := o.ledger.Timeline(ctx, c.ledgerID)
+		records, err := o.ledger.Timeline(ctx, c.ledgerKey)
 		cancel()
 		if err == nil {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			for _, r := range slices.Backward(records) {
 				if r.Step == queue.StepFinal && r.Origin == c.origin && r.Generation == c.generation {
-					o.resume(c, r)
+					o.resume(c, nil, r)
 					return
 				}
 			}

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -34,6 +35,16 @@ func (o *owner) scheduled(c *command) {
 		o.again(c)
 		return
 	}
+	if o.deferredFull {
+		c.timer = time.AfterFunc(discoverEvery, func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if !o.stopping {
+				o.scheduled(c)
+			}
+		})
+		return
+	}
 	h := make(nats.Header, 10)
 	for _, name := range []string{schema.HeaderReplyTo, schema.HeaderTraceparent, schema.HeaderTracestate} {
 		if v := header(c.delivery, name); v != "" {
@@ -57,8 +68,26 @@ func (o *owner) scheduled(c *command) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
-		if err == nil {
-			o.finish(c)
+		if err != nil {
+			return // stopped: the next owner finds the record and schedules it again
+		}
+		// What came due meanwhile is not of this message: only the original goes.
+		due := c.copies
+		c.copies = nil
+		o.release(c)
+		o.finish(c)
+		o.later(func() {
+			for _, d := range due {
+				o.receive(d.delivery, d.feed, d.feed.lane)
+			}
+		})
+	})
+	key := laneKey{string(c.kind), schema.Key(c.channel)}
+	o.later(func() { // so that its lane is there when it comes due
+		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+		defer cancel()
+		if err := o.openLane(ctx, key, sourceDue); err != nil {
+			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})
 }

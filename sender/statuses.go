@@ -181,7 +181,7 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 	if err != nil || x == nil {
 		return false, err
 	}
-	last, err := o.ledger.Last(ctx, x.ID)
+	last, err := o.ledger.Last(ctx, queue.LedgerKey(x.ID))
 	if err != nil {
 		return false, err
 	}
@@ -202,7 +202,7 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 		return true, nil // it cannot be told, and never will be
 	}
 	record := &queue.Record{
-		Step: queue.StepStatus, ID: x.ID, Nonce: o.nonce(), Origin: x.Origin, Generation: x.Generation,
+		Step: queue.StepStatus, Key: queue.LedgerKey(x.ID), ID: x.ID, Nonce: o.nonce(), Origin: x.Origin, Generation: x.Generation,
 		Kind: string(x.Kind), Channel: x.ChannelID, Fingerprint: last.Fingerprint,
 		Attempt: last.Attempt, Spent: last.Spent, Refused: last.Refused, Worker: o.cfg.Worker, At: now.UnixMilli(), Event: body,
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -115,11 +116,26 @@ func (o *owner) channelEvent(m jetstream.Msg) {
 		return
 	}
 	o.webhooks = true
+	// At the start the last word on each subject comes, one for each state that a
+	// channel ever had: only the last of all counts.
 	for _, ch := range channels {
 		if ch.ChannelID != "" {
-			o.channelState(ch.ChannelID, ch.State, meta.Timestamp)
+			o.replay[ch.ChannelID] = channelWord{ch.State, meta.Timestamp}
 		}
 	}
+	if meta.NumPending > 0 {
+		return
+	}
+	for id, word := range o.replay {
+		o.channelState(id, word.state, word.learned)
+	}
+	clear(o.replay)
+}
+
+// channelWord is a state of a channel, and when it was stored.
+type channelWord struct {
+	state   string
+	learned time.Time
 }
 
 // breakerChanged tells operators of a breaker.

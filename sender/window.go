@@ -82,9 +82,9 @@ func (w *window) busy(now time.Time) []time.Time {
 }
 
 // inherit takes over the calls of the owner before.
-func (w *window) inherit(freed []time.Time) {
+func (w *window) inherit(freed []time.Time, floor time.Time) {
 	if w.limit.N > 0 {
-		w.freed = append(w.freed[:0], freed...)
+		w.freed, w.floor = append(w.freed[:0], freed...), floor
 	}
 }
 
