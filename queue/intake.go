@@ -13,8 +13,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"github.com/rs/zerolog"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // Timing of an intake.
@@ -22,9 +23,12 @@ const (
 	pullExpiry = 300 * time.Second // of one waiting pull request
 	// ackWait only matters for what was lost between server and worker without
 	// being noticed; what a worker holds it keeps by InProgress.
-	ackWait       = 2 * time.Minute
-	requestWait   = 5 * time.Second
-	watchdogEvery = 5 * time.Second
+	ackWait     = 2 * time.Minute
+	requestWait = 5 * time.Second
+	// watchdogRounds is how often in a row a source may find nothing although
+	// something waits. A server under load is slow, and making its consumers anew
+	// would only make it slower.
+	watchdogRounds = 20
 )
 
 // Delivery is one command message handed to the account's owner.
@@ -95,9 +99,11 @@ type Source struct {
 	in     *Intake
 	stream string
 	filter string
-	token  string
+
+	generation int // of the consumer; changed only while resetting
 
 	// Owned by in.mu.
+	token       string
 	consumer    string
 	wanted      int    // asked for by the owner, not yet delivered
 	outstanding int    // of wanted, those in a pull request the server has
@@ -206,11 +212,17 @@ func (in *Intake) prefix() string { return "lane-" + in.epoch + "-" }
 // codeNotUnique: another consumer of the work queue has this filter.
 const codeNotUnique jetstream.ErrorCode = 10100
 
-// create makes a new consumer under a new name. Its state is in the server's
+// name is the same for every try to make the consumer: a try whose answer was
+// lost must not stand in the way of the next.
+func (s *Source) name() string {
+	return s.in.prefix() + strings.TrimPrefix(schema.Key(s.filter), "~") + "-" + strconv.Itoa(s.generation)
+}
+
+// create makes the source's consumer. Its state is in the server's
 // memory: a work queue forgets what was acknowledged anyway, and consumer files
 // would cost a quarter of the server's time.
 func (s *Source) create(ctx context.Context) (string, error) {
-	name := s.in.prefix() + nuid.Next()
+	name := s.name()
 	_, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: s.filter,
@@ -357,6 +369,7 @@ func (in *Intake) resetLocked(s *Source, why string) {
 
 func (in *Intake) replace(s *Source, old, why string) {
 	pause := 20 * time.Millisecond
+	s.generation++
 	for {
 		ctx, cancel := context.WithTimeout(in.ctx, requestWait)
 		if owned, err := in.owned(ctx); err == nil && !owned {
@@ -439,7 +452,7 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 }
 
 // Check is the watchdog: the owner tells how many messages the server holds for
-// the source beyond what the owner holds. A source that gets nothing for two
+// the source beyond what the owner holds. A source that gets nothing for many
 // rounds although it asked and some wait has lost its pull and is recreated.
 func (s *Source) Check(waiting int) {
 	s.in.mu.Lock()
@@ -448,7 +461,7 @@ func (s *Source) Check(waiting int) {
 		s.quiet = 0
 		return
 	}
-	if s.quiet++; s.quiet > 2 {
+	if s.quiet++; s.quiet > watchdogRounds {
 		s.in.resetLocked(s, "watchdog")
 	}
 }

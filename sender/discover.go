@@ -220,10 +220,10 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		if !schema.ValidUUID(ch.ChannelID) {
 			continue
 		}
-		for _, class := range []string{classSend, classBulk} {
-			if err := o.openLane(ctx, laneKey{class, ch.ChannelID}, sourceCommands); err != nil {
-				return err
-			}
+		// Only the transactional lane, whose first command must not wait to be
+		// discovered: the server asks every consumer at each acknowledgement.
+		if err := o.openLane(ctx, laneKey{classSend, ch.ChannelID}, sourceCommands); err != nil {
+			return err
 		}
 	}
 	return nil

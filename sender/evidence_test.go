@@ -94,7 +94,7 @@ func TestEchoesAreNotShared(t *testing.T) {
 	r := newRig(t)
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 	cfg := r.config()
-	cfg.ReconcileWait = 700 * time.Millisecond
+	cfg.ReconcileWait = 4 * time.Second // longer than the bulk lane takes to be found
 	r.start(cfg)
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message", Text: "lost"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
 		t.Fatal(err)

@@ -20,10 +20,10 @@ type laneKey struct{ class, channel string }
 
 // Bounds of what a lane holds in memory; the rest stays on disk.
 const (
-	laneHoldMax   = 256
+	laneHoldMax   = 64
 	laneHoldMin   = 16
 	laneHoldPaced = 4
-	allLanesHold  = 8192 // of all lanes together, as long as each may hold laneHoldMin
+	allLanesHold  = 4096 // of all lanes together, as long as each may hold laneHoldMin
 )
 
 // lane is one class of one channel: a pull consumer, the chats it brings, and
