@@ -20,7 +20,7 @@ type laneKey struct{ class, channel string }
 
 // Bounds of what a lane holds in memory; the rest stays on disk.
 const (
-	laneHoldMax   = 64
+	laneHoldMax   = 256
 	laneHoldMin   = 16
 	laneHoldPaced = 4
 	allLanesHold  = 4096 // of all lanes together, as long as each may hold laneHoldMin

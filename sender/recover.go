@@ -165,7 +165,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 			o.proceed(c, pending) // it was surely without effect, and must not be called again
 			return
 		}
-		if !(o.isCopy(c.delivery) || last.Step != queue.StepScheduled) {
+		if last.Step == queue.StepScheduled && o.defers(c) {
 			c.expect = last.Sequence
 			o.scheduled(c)
 			return
@@ -193,7 +193,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		o.announce(c, stateOf(last), last.Event, nil)
 		o.wonder(c, errorOf(last))
 	case queue.StepScheduled:
-		o.scheduled(c)
+		o.again(c) // its time has come; a copy that the server fires is the same command
 	case queue.StepClaim:
 		o.crashed(c, last)
 	}

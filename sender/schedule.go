@@ -31,10 +31,6 @@ func (o *owner) schedule(c *command) {
 // scheduled goes on when the record is durable, or was found after a crash. The
 // owner's mutex is held.
 func (o *owner) scheduled(c *command) {
-	if o.isCopy(c.delivery) {
-		o.again(c)
-		return
-	}
 	if o.deferredFull {
 		c.timer = time.AfterFunc(discoverEvery, func() {
 			o.mu.Lock()

@@ -70,7 +70,7 @@ func (s *sim) tryWith(ctx context.Context, method, path, body string, header htt
 	if err != nil {
 		return reply{}, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	return reply{resp.StatusCode, resp.Header, string(text)}, err
 }

@@ -50,11 +50,11 @@ func (c *cutter) URL() string            { return "nats://" + c.ln.Addr().String
 func (c *cutter) Options() []nats.Option { return nil }
 
 func (c *cutter) close() {
-	_ = c.ln.Close() //nolint:errcheck // nothing can be lost
+	_ = c.ln.Close()
 	c.mu.Lock()
 	c.closed = true
 	for _, conn := range c.conns {
-		_ = conn.Close() //nolint:errcheck // nothing can be lost
+		_ = conn.Close()
 	}
 	c.mu.Unlock()
 	c.wg.Wait()
@@ -69,13 +69,13 @@ func (c *cutter) serve(ctx context.Context) {
 		var d net.Dialer
 		server, err := d.DialContext(ctx, "tcp", c.target)
 		if err != nil {
-			_ = client.Close() //nolint:errcheck // the client comes again
+			_ = client.Close()
 			continue
 		}
 		c.mu.Lock()
 		c.conns = append(c.conns, client, server)
 		if c.closed {
-			_, _ = client.Close(), server.Close() //nolint:errcheck // nothing can be lost
+			_, _ = client.Close(), server.Close()
 		}
 		c.mu.Unlock()
 		c.wg.Go(func() { c.pipe(server, client, true) })
@@ -85,7 +85,7 @@ func (c *cutter) serve(ctx context.Context) {
 
 // pipe passes frames on until one of them is to be cut off.
 func (c *cutter) pipe(from, to net.Conn, toClient bool) {
-	defer func() { _, _ = from.Close(), to.Close() }() //nolint:errcheck // broken on purpose
+	defer func() { _, _ = from.Close(), to.Close() }()
 	r := bufio.NewReader(from)
 	for {
 		frame, err := readFrame(r)
