@@ -1,0 +1,127 @@
+package sender_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// A producer may give its message any header, even those that the server gives
+// its own words about pull requests.
+func TestStatusHeaderOfAProducer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start(r.config())
+	m := nats.NewMsg(schema.SendSubject("main", schema.KindSend, simulator.ChannelWhatsApp))
+	m.Header.Set("Status", "409")
+	if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	r.send("after", phone, "x")
+	r.event("after", schema.StateSent)
+	if e := r.bySeq(1); e.State != schema.StateInvalid {
+		t.Errorf("the empty command: got %s, want invalid", e.State)
+	}
+	r.emptied()
+}
+
+// An id may be chosen to be the one that another message would be given.
+func TestDerivedIDOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	topology, err := queue.Ensure(t.Context(), r.js, "main", limits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(r.config())
+	id := queue.Origin{Created: topology.Created.UnixNano(), Seq: 2}.ID(topology.Commands())
+	r.states(r.send(id, phone, "x"))
+	r.publish(schema.KindSend, "", fmt.Sprintf(`{"chatType":"whatsapp","chatId":%q,"text":"y"}`, phone))
+	if e := r.bySeq(2); e.State != schema.StateInvalid || e.Error.Code != schema.FaultIDReused {
+		t.Errorf("got %s %+v, want invalid ID_REUSED", e.State, e.Error)
+	}
+	r.emptied()
+}
+
+// A command that grows too old while it waits is not called.
+func TestTooOldWhileHeld(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Limits.Retention = time.Hour + 1500*time.Millisecond
+	if err := r.sim.AddRule(simulator.Rule{
+		Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Status: 429, Headers: map[string]string{"Retry-After": "3"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.start(cfg)
+	r.states(r.send("a", phone, "1"))
+	if e := r.event("a", schema.StateDead); e.Error.Reason != schema.ReasonTooOld {
+		t.Errorf("reason: got %s, want too_old", e.Error.Reason)
+	}
+	if n := len(r.sim.Sends()); n != 1 {
+		t.Errorf("the vendor got %d requests, want only the one that met 429", n)
+	}
+}
+
+// Of a channel's former states only the last one counts at a start.
+func TestFormerStatesAreNoNews(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 500}); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{"disabled", "active"} {
+		body := fmt.Sprintf(`{"channelId":%q,"state":%q}`, simulator.ChannelWhatsApp, state)
+		if _, err := r.js.Publish(t.Context(), schema.ChannelEventSubject("main", simulator.ChannelWhatsApp, state), []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start(r.config())
+	r.send("a", phone, "1")
+	r.event("a", schema.StateSent)
+	if some, err := r.stored("wazzup.main.evt.ops.lane.>"); err != nil || some {
+		t.Errorf("lane events: got %v (%v), want none", some, err)
+	}
+}
+
+func (r *rig) stored(subject string) (bool, error) {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
+	if err != nil {
+		return false, err
+	}
+	_, err = s.GetLastMsgForSubject(r.t.Context(), subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// A key that may read the channels but not send must not loop.
+func TestAccountThatMayNotSend(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Backoff.Min, cfg.Backoff.Max = time.Second, time.Minute
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Status: 403, Times: 2}); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	r.start(cfg)
+	r.states(r.send("a", phone, "1"))
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("sent after two refusals within %v, want the second to be waited for", took)
+	}
+	if n := len(r.sim.Sends()); n != 3 {
+		t.Errorf("%d requests, want 3", n)
+	}
+}
