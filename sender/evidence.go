@@ -24,6 +24,9 @@ const clockSlack = 30 * time.Second
 // neither proves anything.
 const echoSettle = 250 * time.Millisecond
 
+// maxGaveUp bounds the chats whose unproven messages are remembered.
+const maxGaveUp = 10_000
+
 // authorAPI is the author type of messages sent through the API (manual: New
 // messages).
 const authorAPI = "9"
@@ -35,6 +38,7 @@ type doubt struct {
 	content string
 	err     *schema.Error
 	reason  schema.Reason // of the end, if nothing proves it
+	since   time.Time     // through hand-overs
 	ended   bool          // the wait is over; the next look decides
 }
 
@@ -73,11 +77,11 @@ func (e *echo) time() (time.Time, bool) {
 
 // wonder waits for evidence about an attempt whose fate is unknown. The chat
 // waits with it. The owner's mutex is held.
-func (o *owner) wonder(c *command, e *schema.Error) {
+func (o *owner) wonder(c *command, e *schema.Error, since time.Time) {
 	m := c.body.Message
 	c.doubt = &doubt{
 		subject: schema.MessageEventSubject(o.cfg.Account, "out", m.ChannelID, m.ChatType, m.ChatID),
-		content: contentOf(m), err: e, reason: schema.ReasonNoEvidence,
+		content: contentOf(m), err: e, reason: schema.ReasonNoEvidence, since: since,
 	}
 	o.doubts[c.doubt.subject] = append(o.doubts[c.doubt.subject], c)
 	switch {
@@ -93,7 +97,7 @@ func (o *owner) wonder(c *command, e *schema.Error) {
 
 func (o *owner) waitForEvidence(c *command) {
 	d := c.doubt
-	c.timer = time.AfterFunc(o.cfg.ReconcileWait, func() {
+	c.timer = time.AfterFunc(max(o.cfg.ReconcileWait-time.Since(d.since), 0), func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		d.ended = true
@@ -262,7 +266,7 @@ func (o *owner) readEchoes(subject string, from uint64, claimed time.Time) ([]ec
 
 // matchEchoes gives each doubt its echo, where that is beyond doubt: among equal
 // contents there are no more echoes than doubts, and no call that is still
-// unanswered could own one of them. The owner's mutex is held.
+// unanswered, or was given up as dead, could own one of them. The owner's mutex is held.
 func (o *owner) matchEchoes(subject string, echoes []echo) {
 	byContent := make(map[string][]*command)
 	for _, c := range o.doubts[subject] {
@@ -275,7 +279,8 @@ func (o *owner) matchEchoes(subject string, echoes []echo) {
 				candidates = append(candidates, e)
 			}
 		}
-		if len(candidates) == 0 || len(candidates) > len(doubts) || o.unanswered(doubts[0], want) {
+		if len(candidates) == 0 || len(candidates) > len(doubts) || o.unanswered(doubts[0], want) ||
+			slices.Contains(o.gaveUp[subject], want) {
 			continue
 		}
 		slices.SortFunc(doubts, func(a, b *command) int { return int(int64(a.claimSeq) - int64(b.claimSeq)) }) //nolint:gosec // sequences are far below 2^63
@@ -342,5 +347,9 @@ func (o *owner) unresolved(c *command, reason schema.Reason) outcome {
 		return o.retry(c, &e, true)
 	}
 	e.Reason = reason
+	// An equal message to this chat may still be on its way, and its echo with it.
+	if len(o.gaveUp) < maxGaveUp {
+		o.gaveUp[c.doubt.subject] = append(o.gaveUp[c.doubt.subject], c.doubt.content)
+	}
 	return outcome{step: queue.StepFinal, state: schema.StateDead, err: &e}
 }

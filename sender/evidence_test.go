@@ -143,6 +143,28 @@ func TestEchoesAreNotShared(t *testing.T) {
 	}
 }
 
+// The echo of a message that was given up as dead may come when an equal one is
+// in doubt: it could be either's.
+func TestEchoAfterAnEqualMessageWasGivenUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
+	cfg := r.config()
+	cfg.ReconcileWait = 500 * time.Millisecond
+	r.start(cfg)
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message", Text: "lost"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
+		t.Fatal(err)
+	}
+	r.send("given-up", phone, "lost")
+	r.event("given-up", schema.StateDead)
+	r.send("doubted", phone, "lost")
+	r.event("doubted", schema.StateUnknown)
+	r.echo("m1", phone, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"lost"`)
+	if got := r.states("doubted"); got[len(got)-1] != schema.StateDead {
+		t.Errorf("got %v, want dead", got)
+	}
+}
+
 // echoes stores several at once, so that none is seen alone.
 func (r *rig) echoes(chat, fields string, messageIDs ...string) {
 	r.t.Helper()

@@ -83,6 +83,7 @@ type owner struct {
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
 	lookTimer    map[string]*time.Timer
+	gaveUp       map[string][]string // by the same: contents of messages that ended dead, unproven
 	statuses     statuses
 	deferredFull bool // no more commands may be scheduled for now
 	windowKnown  bool // the calls of the past are known, or assumed
@@ -124,6 +125,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
+		gaveUp:    make(map[string][]string),
 		lookTimer: make(map[string]*time.Timer),
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),

@@ -140,7 +140,7 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 		o.retryAt(c, out.retryAt)
 	case queue.StepUnknown:
 		o.announce(c, out.state, event, nil)
-		o.wonder(c, out.err)
+		o.wonder(c, out.err, time.Now())
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:

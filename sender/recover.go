@@ -191,7 +191,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, nil)
-		o.wonder(c, errorOf(last))
+		o.wonder(c, errorOf(last), last.Stored)
 	case queue.StepScheduled:
 		o.again(c) // its time has come; a copy that the server fires is the same command
 	case queue.StepClaim:
