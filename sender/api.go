@@ -65,8 +65,9 @@ func (o *owner) serveAPI() (stop func(), err error) {
 				return // nobody answers: the caller asks again and meets the next owner
 			}
 			o.enter()
+			reply, body := r.Reply(), r.Data()
 			o.background.Go(func() {
-				o.answer(r, e)
+				o.answer(reply, body, e)
 				o.mu.Lock()
 				defer o.mu.Unlock()
 				o.leave()
@@ -94,16 +95,23 @@ func (o *owner) endpoints() map[string]endpoint {
 	}
 }
 
-func (o *owner) answer(r micro.Request, e endpoint) {
+// answer publishes the answer itself: a micro.Request must not be used once its
+// handler has returned.
+func (o *owner) answer(reply string, body []byte, e endpoint) {
 	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.Timeout)
 	defer cancel()
-	value, err := e(ctx, r.Data())
-	if err == nil {
-		err = r.RespondJSON(value)
-	} else {
+	m := &nats.Msg{Subject: reply}
+	value, err := e(ctx, body)
+	if err != nil {
 		f := asFault(err)
-		body, marshalErr := json.Marshal(map[string]schema.Error{"error": f.err})
-		err = errors.Join(marshalErr, r.Error(strconv.Itoa(f.status), f.err.Code, body))
+		m.Header = nats.Header{
+			micro.ErrorHeader:     []string{f.err.Code},
+			micro.ErrorCodeHeader: []string{strconv.Itoa(f.status)},
+		}
+		value = map[string]schema.Error{"error": f.err}
+	}
+	if m.Data, err = json.Marshal(value); err == nil && reply != "" {
+		err = o.nc.PublishMsg(m)
 	}
 	if err != nil {
 		o.log.Warn().Err(err).Msg("request_not_answered")
