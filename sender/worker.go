@@ -143,7 +143,7 @@ func (w *Worker) serve(ctx context.Context, i int) {
 			}
 			failing = true
 		}
-		w.waitForLease(ctx, cfg.Account)
+		waitForLease(ctx)
 	}
 	w.standing[i].Store(false)
 }
@@ -174,8 +174,8 @@ func (w *Worker) own(ctx context.Context, i int, before *ownership) (*ownership,
 	return o.run(ctx, before)
 }
 
-// waitForLease waits until the account's lease may be free.
-func (w *Worker) waitForLease(ctx context.Context, _ string) {
+// waitForLease waits until a lease may be free.
+func waitForLease(ctx context.Context) {
 	timer := time.NewTimer(standbyPoll)
 	defer timer.Stop()
 	select {

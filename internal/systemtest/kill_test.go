@@ -87,7 +87,7 @@ func (r *rig) check(total int, finals []schema.CommandEvent, onlySent bool) (dea
 		if _, err := fmt.Sscan(s.Text, &n); err != nil {
 			r.t.Fatal(err)
 		}
-		if doubtful[n] {
+		if r.frozen && doubtful[n] {
 			continue // a call that was claimed before a freeze may reach the vendor when it is over
 		}
 		if before, ok := last[s.ChatID]; ok && n <= before {
@@ -247,6 +247,7 @@ func TestFrozenOwner(t *testing.T) {
 	r.waitFinals(200, time.Minute)
 	other := runWorker(t, r.env()...)
 	other.ready()
+	r.frozen = true
 	frozen.signal(syscall.SIGSTOP)
 	r.mu.Lock()
 	done := len(r.events)

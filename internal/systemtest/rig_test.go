@@ -189,6 +189,8 @@ type rig struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 
+	frozen bool // a worker was frozen: its calls in flight may arrive after its end is told
+
 	mu     sync.Mutex
 	events []schema.CommandEvent
 	change chan struct{}
