@@ -2,10 +2,12 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -35,7 +37,11 @@ func publish(t *testing.T, a *account, from, to int) {
 		t.Fatal(err)
 	}
 	for i := from; i < to; i++ {
-		if _, err := p.Send(t.Context(), schema.KindSend, channel, fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+		_, err := p.Send(t.Context(), schema.KindSend, channel, fmt.Appendf(nil, `{"n":%d}`, i))
+		for errors.Is(err, nats.ErrReconnectBufExceeded) { // the client is on its way back; nothing was published
+			_, err = p.Send(t.Context(), schema.KindSend, channel, fmt.Appendf(nil, `{"n":%d}`, i))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
