@@ -6,6 +6,8 @@ import (
 	"maps"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // DeadLetter is a command that ended `dead`, kept whole so that it can be
@@ -15,6 +17,20 @@ type DeadLetter struct {
 	Origin     Origin `json:"o"`
 	Generation int    `json:"g,omitempty"`
 	Subject    string `json:"subject"` // of the command
+
+	// Why it died, so that letters can be chosen and judged without the ledger,
+	// which forgets sooner.
+	Code    string        `json:"code,omitempty"`
+	Class   schema.Class  `json:"class,omitempty"`
+	Reason  schema.Reason `json:"reason,omitempty"`
+	Attempt int           `json:"attempt,omitempty"` // claims so far, over all generations
+	Group   string        `json:"group,omitempty"`
+	// Doubted: one of its attempts may have been carried out.
+	Doubted bool `json:"doubted,omitempty"`
+	// ClaimSeq and ClaimAt (Unix milliseconds) are of the earliest attempt in
+	// doubt: what would prove it was stored after that.
+	ClaimSeq uint64 `json:"claimSeq,omitempty"`
+	ClaimAt  int64  `json:"claimAt,omitempty"`
 
 	Header nats.Header `json:"-"` // of the command
 	Body   []byte      `json:"-"` // of the command

@@ -27,8 +27,23 @@ const (
 	StepFinal     Step = "final"     // it ended; the id is used up
 	StepInvalid   Step = "invalid"   // it ended invalid; the id is free
 	StepScheduled Step = "scheduled" // it waits in the deferred stream
+	StepCancel    Step = "cancel"    // somebody wants it not to be called: it ends cancelled at its turn
+	StepRedrive   Step = "redrive"   // a dead one goes on in the record's generation
 	StepStatus    Step = "status"    // after its end, the vendor told of its delivery
+	StepProof     Step = "proof"     // after its end as dead, it turned out to have been carried out
+	StepDropped   Step = "dropped"   // after its end as dead, its dead letter was thrown away
 )
+
+// Ended reports whether a ledger whose last record is of this step belongs to a
+// command that has ended, in the record's generation.
+func (s Step) Ended() bool {
+	switch s {
+	case StepFinal, StepInvalid, StepStatus, StepProof, StepDropped:
+		return true
+	case StepClaim, StepRetry, StepUnknown, StepScheduled, StepCancel, StepRedrive:
+	}
+	return false
+}
 
 // Record is one line of a command's ledger. Each can be read alone: a worker
 // that finds it knows what to do without the ones before.
@@ -50,7 +65,17 @@ type Record struct {
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
 	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown: sequence of its claim
 	ClaimAt     int64  `json:"ca,omitempty"` // of StepUnknown: the claim's At
-	Waits       []Wait `json:"wt,omitempty"`
+	// Doubted: an attempt before this one may have been carried out, and nothing
+	// ever told. It stays through retries, the end and redrives.
+	Doubted bool `json:"d,omitempty"`
+	// Until, of a StepCancel that names no origin: it is about the command with
+	// this id that was stored in the command stream up to this sequence.
+	Until uint64 `json:"u,omitempty"`
+	// MessageID and Evidence, of StepProof: what proved it.
+	MessageID string `json:"m,omitempty"`
+	Evidence  string `json:"ev,omitempty"`
+
+	Waits []Wait `json:"wt,omitempty"`
 
 	// Event is the public event that goes with the record, so that whoever
 	// finds the record can publish the very same event. Empty: none goes with it.
@@ -113,6 +138,12 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	number("ra", r.RetryAt)
 	number("cl", int64(r.Claim)) //nolint:gosec // a sequence is far below 2^63
 	number("ca", r.ClaimAt)
+	if r.Doubted {
+		dst = append(dst, `,"d":true`...)
+	}
+	number("u", int64(r.Until)) //nolint:gosec // the same
+	text("m", r.MessageID)
+	text("ev", r.Evidence)
 	if len(r.Waits) > 0 {
 		dst = append(dst, `,"wt":[`...)
 		for i, w := range r.Waits {

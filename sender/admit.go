@@ -19,6 +19,7 @@ const (
 	headerSubject    = "Wazzup-Subject"    // of the first copy
 	headerID         = "Wazzup-Id"         // the command's, since the scheduler strips Nats-Msg-Id
 	headerExpect     = "Wazzup-Expect"     // last ledger sequence at the time of the copy
+	headerDoubt      = "Wazzup-Doubt"      // of a redriven one in doubt: <claim's sequence>.<claim's time, Unix ms>
 )
 
 // tooOldMargin is kept between the age of the oldest command that is called and
@@ -96,6 +97,12 @@ func (o *owner) identify(d *queue.Delivery) *command {
 		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
 		c.stored = time.Unix(0, nanos)
 		subject = header(d, headerSubject)
+		if doubt := header(d, headerDoubt); doubt != "" {
+			seq, millis, _ := strings.Cut(doubt, ".")
+			c.doubtSeq, _ = strconv.ParseUint(seq, 10, 64)
+			ms, _ := strconv.ParseInt(millis, 10, 64)
+			c.doubtAt, c.doubted = time.UnixMilli(ms), true
+		}
 	}
 	c.kind, c.channel, _ = schema.ParseCommandSubject(o.cfg.Account, subject)
 	c.traceparent, c.tracestate = header(d, schema.HeaderTraceparent), header(d, schema.HeaderTracestate)

@@ -41,6 +41,13 @@ type command struct {
 	spent   int    // of them, those that count against the limit
 	refused int    // of them, those that met a refusal which is tried a few times only
 	waits   []queue.Wait
+	doubted bool // an earlier attempt may have been carried out, and nothing ever told
+
+	// doubtSeq and doubtAt are of the claim of the earliest attempt of an earlier
+	// generation that is in doubt; zero: there is none. A redriven command with
+	// one has its evidence looked for before it is claimed.
+	doubtSeq uint64
+	doubtAt  time.Time
 
 	// The present attempt.
 	slot      *slot

@@ -208,7 +208,7 @@ func (o *owner) record(c *command, step queue.Step) *queue.Record {
 		Step: step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
 		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
-		Attempt: c.attempt, Spent: c.spent, Refused: c.refused,
+		Attempt: c.attempt, Spent: c.spent, Refused: c.refused, Doubted: c.doubted,
 		Worker: o.cfg.Worker, At: time.Now().UnixMilli(),
 	}
 }

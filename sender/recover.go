@@ -54,7 +54,7 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	case last.Origin == c.origin && last.Generation == c.generation:
 		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
-		c.expect, c.attempt = last.Sequence, last.Attempt
+		c.expect, c.attempt, c.doubted = last.Sequence, last.Attempt, c.doubted || last.Doubted
 		o.proceed(c, pending)
 	case takesID(pending) && last.Step == queue.StepInvalid: // that one left the id free
 		c.expect = last.Sequence
@@ -159,7 +159,7 @@ func errorOf(r *queue.Record) *schema.Error {
 // resume goes on with a command that was under way before a crash, a hand-over
 // or a lost connection.
 func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
-	if over := last.Step == queue.StepFinal || last.Step == queue.StepInvalid || last.Step == queue.StepStatus; !over && c.chat == nil {
+	if !last.Step.Ended() && c.chat == nil {
 		if pending != nil && !takesID(pending) && last.Step == queue.StepRetry {
 			c.expect, c.attempt = last.Sequence, last.Attempt
 			o.proceed(c, pending) // it was surely without effect, and must not be called again
@@ -176,6 +176,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		return
 	}
 	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
+	c.doubted = last.Doubted
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
 		// The end is durable; whether its event is, nobody knows. It has the same
@@ -183,7 +184,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		o.release(c)
 		o.endAgain(c, last)
 		o.pump()
-	case queue.StepStatus:
+	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
 		o.announce(c, stateOf(last), last.Event, nil)
@@ -192,8 +193,10 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, nil)
 		o.wonder(c, errorOf(last), last.Stored)
-	case queue.StepScheduled:
+	case queue.StepScheduled, queue.StepRedrive:
 		o.again(c) // its time has come; a copy that the server fires is the same command
+	case queue.StepCancel:
+		o.again(c)
 	case queue.StepClaim:
 		o.crashed(c, last)
 	}
