@@ -474,7 +474,12 @@ type storedMsg struct {
 // leader answers. A direct get may be answered by a replica that lags behind,
 // and what is read here decides whether a call is made. nil when there is none.
 func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
-	req, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	return leaderGet(ctx, nc, stream, map[string]any{"last_by_subj": subject})
+}
+
+// leaderGet reads one message in the way that the request says.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[string]any) (*storedMsg, error) {
+	req, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
@@ -483,7 +488,7 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, fmt.Errorf("read stored message: %w", err)
 	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -496,21 +501,21 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, fmt.Errorf("read stored message: %w", err)
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
-		return nil, fmt.Errorf("read last record: %w", got.Error)
+		return nil, fmt.Errorf("read stored message: %w", got.Error)
 	}
 	if got.Message == nil {
-		return nil, errors.New("read last record: empty answer")
+		return nil, errors.New("read stored message: empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read last record: %w", err)
+			return nil, fmt.Errorf("read stored message: %w", err)
 		}
 	}
 	return m, nil

@@ -182,8 +182,8 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 		},
 		{
 			Name:              t.Deferred(),
-			Description:       "wazzup-relay: scheduled commands of account " + t.Account,
-			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter()},
+			Description:       "wazzup-relay: scheduled and parked commands of account " + t.Account,
+			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter(), t.ParkFilter()},
 			Retention:         jetstream.WorkQueuePolicy,
 			MaxBytes:          -1, // schedules forbid DiscardNew, and nothing may be discarded: the owner keeps to DeferredBytes
 			MaxConsumers:      maxLanes,

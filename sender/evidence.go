@@ -84,6 +84,7 @@ func (o *owner) wonder(c *command, e *schema.Error, since time.Time) {
 		content: contentOf(m), err: e, reason: schema.ReasonNoEvidence, since: since,
 	}
 	o.doubts[c.doubt.subject] = append(o.doubts[c.doubt.subject], c)
+	o.chatWaits(c.chat)
 	switch {
 	case o.cfg.Evidence == EvidenceNone:
 		c.doubt.ended = true
