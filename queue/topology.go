@@ -140,7 +140,8 @@ func (t *Topology) update(ctx context.Context, epoch string) error {
 func sameConfig(have, want jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, want.Subjects) &&
 		have.Replicas == want.Replicas && have.MaxAge == want.MaxAge &&
-		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates
+		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates &&
+		have.AllowDirect == want.AllowDirect
 }
 
 func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
@@ -157,6 +158,7 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Duplicates:   commandDedupe,
 			Storage:      jetstream.FileStorage,
 			Replicas:     l.Replicas,
+			AllowDirect:  true, // to look for one command among many
 		},
 		{
 			Name:        t.Records(),
@@ -190,6 +192,7 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Duplicates:        commandDedupe,
 			Storage:           jetstream.FileStorage,
 			Replicas:          l.Replicas,
+			AllowDirect:       true, // the same
 			AllowMsgSchedules: true,
 		},
 		{

@@ -317,8 +317,14 @@ func (o *owner) settled(c *command) {
 	o.look(schema.MessageEventSubject(o.cfg.Account, "out", m.ChannelID, m.ChatType, m.ChatID))
 }
 
-// resolved ends a doubt. The owner's mutex is held.
+// resolved ends a doubt with what resolved it. The owner's mutex is held.
 func (o *owner) resolved(c *command, out outcome) {
+	o.endDoubt(c)
+	o.later(func() { o.conclude(c, out) })
+}
+
+// endDoubt has nothing wait any more for what would settle the command.
+func (o *owner) endDoubt(c *command) {
 	d := c.doubt
 	c.doubt = nil
 	if c.timer != nil {
@@ -331,7 +337,6 @@ func (o *owner) resolved(c *command, out outcome) {
 	} else {
 		o.doubts[d.subject] = left
 	}
-	o.later(func() { o.conclude(c, out) })
 }
 
 func proven(kind schema.EvidenceKind, messageID string) outcome {
