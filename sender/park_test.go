@@ -270,3 +270,65 @@ func TestBusyChatSharesItsLane(t *testing.T) {
 	r.emptied()
 	r.deferredEmptied()
 }
+
+// A scheduled command that the server's scheduler does not take with our headers
+// is held, and sent at its time, through a change of owners.
+func TestCommandTooLargeToSchedule(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stop := r.start(r.config())
+	due := time.Now().Add(1500 * time.Millisecond)
+	at := `,"sendAt":"` + due.UTC().Format(time.RFC3339Nano) + `"`
+	r.send("large", phone, "x", at, strings.Repeat(" ", int(r.nc.MaxPayload())-170))
+	r.waitStep("large", "scheduled")
+	r.send("meanwhile", phone, "y")
+	r.event("meanwhile", schema.StateSent)
+	stop()
+	r.start(r.config())
+	r.event("large", schema.StateSent)
+	for _, s := range r.sim.Sends() {
+		if s.Text == "x" && s.Time.Before(due) {
+			t.Errorf("sent %v early", due.Sub(s.Time))
+		}
+	}
+	r.emptied()
+	r.onceEach()
+}
+
+// A schedule that the server fires twice is one command.
+func TestScheduleFiresTwice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start(r.config())
+	at := `,"sendAt":"` + time.Now().Add(700*time.Millisecond).UTC().Format(time.RFC3339Nano) + `"`
+	r.send("twice", phone, "x", at)
+	r.waitStep("twice", "scheduled")
+	names := queue.Names{Account: "main"}
+	s, err := r.js.Stream(t.Context(), names.Deferred())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := s.GetLastMsgForSubject(t.Context(), names.ScheduleSubject("twice", "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // as the server would: without the schedule's own headers
+		m := nats.NewMsg(names.DueSubject(schema.KindSend, simulator.ChannelWhatsApp))
+		m.Data = held.Data
+		for name, values := range held.Header {
+			if strings.HasPrefix(name, "Wazzup-") {
+				m.Header[name] = values
+			}
+		}
+		if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.event("twice", schema.StateSent)
+	r.deferredEmptied()
+	r.emptied()
+	if n := len(r.sim.Sends()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+	r.onceEach()
+}

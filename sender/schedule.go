@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -50,6 +51,10 @@ func (o *owner) scheduled(c *command) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
+		if errors.Is(err, queue.ErrTooLarge) {
+			o.holdUntilDue(c)
+			return
+		}
 		if err != nil {
 			return // stopped: the next owner finds the record and schedules it again
 		}
@@ -72,4 +77,23 @@ func (o *owner) scheduled(c *command) {
 			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})
+}
+
+// holdUntilDue keeps a command in hand that the server's scheduler does not take,
+// because it is too large with our headers. It uses none of its lane's room.
+func (o *owner) holdUntilDue(c *command) {
+	o.waiting++
+	c.lane.waiting++
+	c.timer = time.AfterFunc(time.Until(c.body.Message.SendAt), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		c.timer = nil
+		o.waiting--
+		c.lane.waiting--
+		if !o.stopping {
+			o.enqueue(c)
+			o.pump()
+		}
+	})
+	o.fill(c.lane)
 }
