@@ -120,7 +120,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		gone:      make(chan error, 1),
 		commands:  make(map[queue.Origin]*command),
 		feeds:     make(map[*queue.Source]*feed),
-		statuses:  statuses{early: make(map[string][]status)},
+		statuses:  newStatuses(),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
@@ -225,7 +225,7 @@ func (o *owner) serve(ctx context.Context) error {
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
-	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
+	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
