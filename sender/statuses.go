@@ -422,9 +422,9 @@ type statusNews int
 
 const (
 	statusSaysNothing statusNews = iota // it was told, or one beyond it, or the ledger is not its command's
-	statusWaits                            // the command is under way: nothing may come between its records
-	statusRecorded                         // it is the last record; its event may be missing
-	statusTold                             // it is news
+	statusWaits                         // the command is under way: nothing may come between its records
+	statusRecorded                      // it is the last record; its event may be missing
+	statusTold                          // it is news
 )
 
 // judgeStatus decides by the last record of the command's ledger; x says which
