@@ -320,6 +320,7 @@ func (o *owner) settled(c *command) {
 func (o *owner) resolved(c *command, out outcome) {
 	d := c.doubt
 	c.doubt = nil
+	c.waited(gateEvidence, time.Since(d.since), whyEvidence)
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil

@@ -36,11 +36,16 @@ type lane struct {
 	flight int         // attempts that hold a slot
 	pace   pace
 
-	queued  bool        // it stands in the owner's queue of runnable lanes
-	parked  *time.Timer // until a gate of its own opens
-	gate    string      // the last gate it waited at
-	gateAt  time.Time   // since when
-	channel *channelGate
+	queued    bool        // it stands in the owner's queue of runnable lanes
+	parked    *time.Timer // until a gate of its own opens
+	parkedAt  gate
+	parkedWhy string
+	channel   *channelGate
+
+	clock   gateClock  // of its own gates
+	line    *gateClock // of its rank's line, where it stands while queued
+	joined  gateTimes  // the line's, when it was last looked at
+	paceWhy string
 }
 
 // feed is one source of a lane: its commands, or those that came due.
@@ -79,6 +84,7 @@ func (o *owner) enqueue(c *command) {
 		l.chats[key] = ch
 	}
 	c.chat, c.since = ch, time.Now()
+	o.waitedOnDisk(c, c.since)
 	ch.waiting.push(c)
 	if !ch.busy && ch.waiting.len() == 1 {
 		o.chatReady(ch)
@@ -89,7 +95,8 @@ func (o *owner) enqueue(c *command) {
 func (o *owner) chatReady(ch *chat) {
 	c := ch.waiting.peek()
 	c.ready = time.Now()
-	c.waited("order", c.ready.Sub(c.since))
+	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
+	c.gatesBefore = ch.lane.gateTimes(c.ready)
 	ch.lane.ready.push(ch)
 	o.offer(ch.lane)
 }
@@ -144,7 +151,7 @@ func (o *owner) offer(l *lane) {
 	if l.queued || l.parked != nil || l.ready.len() == 0 || !o.laneOpen(l) {
 		return
 	}
-	l.queued = true
+	l.join(time.Now())
 	o.runnable[l.rank()].push(l)
 }
 

@@ -78,7 +78,9 @@ type owner struct {
 	commands     map[queue.Origin]*command // in hand
 	lanes        map[laneKey]*lane
 	channels     map[string]*channelGate
-	runnable     [2]fifo[*lane]        // by rank: lanes with a command that may go
+	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
+	lines        [2]gateClock   // by rank: where those lanes stand
+	reasons      reasons
 	doubts       map[string][]*command // by the subject of their echo
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
@@ -93,6 +95,7 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
+	lastClosed   closedSpan
 	refusals     int // of the account, in a row
 	replay       map[string]channelWord
 	pausedUntil  time.Time
@@ -130,6 +133,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
 		window:    newWindow(cfg.Rate),
+		reasons:   newReasons(&cfg),
 		drained:   make(chan struct{}),
 		expires:   lease.Expires(),
 
@@ -530,6 +534,7 @@ func (o *owner) handOver(before *ownership) *ownership {
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
 	now := time.Now()
+	o.owned = now
 	o.paces = make(map[laneKey]time.Time)
 	o.windowKnown = true
 	if before != nil && before.epoch == former {
