@@ -75,7 +75,7 @@ func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
 		}
 		return Timeline{
 			ID: c.id, Account: o.cfg.Account, Kind: c.kind, State: schema.StatePending, Channel: c.channelID(), Seq: c.origin.Seq,
-			Waiting: o.waitingFor(c, time.Now()), Steps: []Step{{At: c.stored.UTC(), Step: stepStored}},
+			Waiting: o.waitingFor(c), Steps: []Step{{At: c.stored.UTC(), Step: stepStored}},
 		}, nil
 	}
 	t := timeline(o.cfg.Account, q.ID, records)
@@ -83,7 +83,7 @@ func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
 	c := o.inHand(func(c *command) bool { return c.id == q.ID && c.origin == last.Origin })
 	switch {
 	case c != nil && !last.Step.Ended():
-		t.Waiting = o.waitingFor(c, time.Now())
+		t.Waiting = o.waitingFor(c)
 	case last.Step == queue.StepScheduled: // it is with the server's scheduler
 		since := last.Stored.UTC()
 		t.Waiting = &Waiting{Gate: gateSchedule.String(), Why: whySchedule, Since: &since}
@@ -106,7 +106,7 @@ func (o *owner) inHand(is func(*command) bool) *command {
 
 // waitingFor says at which gate a command in hand stands now; nil: it is being
 // called, or its outcome is being recorded. The owner's mutex is held.
-func (o *owner) waitingFor(c *command, now time.Time) *Waiting {
+func (o *owner) waitingFor(c *command) *Waiting {
 	at := func(g gate, why string, since time.Time, position int) *Waiting {
 		w := &Waiting{Gate: g.String(), Why: why, Position: position}
 		if !since.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func (r *rig) timeline(id string) (t sender.Timeline, err error) {
 	}
 	switch answer.Header.Get(micro.ErrorCodeHeader) {
 	case "":
-	case fmt.Sprint(http.StatusNotFound):
+	case strconv.Itoa(http.StatusNotFound):
 		return t, errNotFound
 	default:
 		r.t.Fatalf("command.get: %s", answer.Data)
