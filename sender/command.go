@@ -44,7 +44,9 @@ type command struct {
 	spent   int    // of them, those that count against the limit
 	refused int    // of them, those that met a refusal which is tried a few times only
 	waits   []queue.Wait
-	doubted bool // an earlier attempt may have been carried out, and nothing ever told
+
+	gatesBefore gateTimes // of its lane, when it became the head of its chat
+	doubted     bool      // an earlier attempt may have been carried out, and nothing ever told
 
 	// doubtSeq and doubtAt are of the claim of the earliest attempt of an earlier
 	// generation that is in doubt; zero: there is none. A redriven command with
@@ -86,23 +88,23 @@ type outcome struct {
 	original  *schema.Original
 	items     []schema.ItemError
 	retryAt   time.Time
+	answer    answer // of the vendor, to this attempt
+}
+
+// answer is what a record tells of the vendor's answer beside its event.
+type answer struct {
+	status int
+	err    *schema.Error // where no event goes with the record
+}
+
+func (a answer) note(r *queue.Record) {
+	r.HTTPStatus = a.status
+	if a.err != nil {
+		r.Code, r.Phase = a.err.Code, a.err.Phase
+	}
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }
-
-// waited notes a gate that the command waited at.
-func (c *command) waited(gate string, d time.Duration) {
-	if d < time.Millisecond {
-		return
-	}
-	for i := range c.waits {
-		if c.waits[i].Gate == gate {
-			c.waits[i].Millis += d.Milliseconds()
-			return
-		}
-	}
-	c.waits = append(c.waits, queue.Wait{Gate: gate, Millis: d.Milliseconds()})
-}
 
 func (c *command) channelID() string {
 	if c.kind.IsMessage() {

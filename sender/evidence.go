@@ -327,6 +327,7 @@ func (o *owner) resolved(c *command, out outcome) {
 func (o *owner) endDoubt(c *command) {
 	d := c.doubt
 	c.doubt = nil
+	c.waited(gateEvidence, time.Since(d.since), whyEvidence)
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil

@@ -198,7 +198,8 @@ func TestAPI(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &line); err != nil {
 		t.Fatalf("%v: %s", err, m.Data)
 	}
-	if line.State != schema.StateSent || len(line.Steps) != 2 || line.Steps[0].Step != "claim" || line.Steps[0].Worker != "worker-1" || line.Steps[1].Step != "final" {
+	if line.State != schema.StateSent || len(line.Steps) != 3 || line.Steps[0].Step != "stored" ||
+		line.Steps[1].Step != "claim" || line.Steps[1].Worker != "worker-1" || line.Steps[2].Step != "final" {
 		t.Errorf("timeline: got %+v", line)
 	}
 	for _, tt := range []struct{ name, endpoint, body, status, code string }{ //nolint:paralleltest // the rows share one rig

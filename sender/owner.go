@@ -78,7 +78,9 @@ type owner struct {
 	commands     map[queue.Origin]*command // in hand
 	lanes        map[laneKey]*lane
 	channels     map[string]*channelGate
-	runnable     [2]fifo[*lane]        // by rank: lanes with a command that may go
+	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
+	lines        [2]gateClock   // by rank: where those lanes stand
+	reasons      reasons
 	doubts       map[string][]*command // by the subject of their echo
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
@@ -95,6 +97,7 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
+	lastClosed   closedSpan
 	refusals     int // of the account, in a row
 	replay       map[string]channelWord
 	pausedUntil  time.Time
@@ -122,7 +125,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		gone:      make(chan error, 1),
 		commands:  make(map[queue.Origin]*command),
 		feeds:     make(map[*queue.Source]*feed),
-		statuses:  statuses{early: make(map[string][]status)},
+		statuses:  newStatuses(),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
@@ -132,6 +135,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
 		window:    newWindow(cfg.Rate),
+		reasons:   newReasons(&cfg),
 		drained:   make(chan struct{}),
 		expires:   lease.Expires(),
 
@@ -230,7 +234,7 @@ func (o *owner) serve(ctx context.Context) error {
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
-	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
+	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
@@ -535,6 +539,7 @@ func (o *owner) handOver(before *ownership) *ownership {
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
 	now := time.Now()
+	o.owned = now
 	o.paces = make(map[laneKey]time.Time)
 	o.windowKnown = true
 	if before != nil && before.epoch == former {
