@@ -53,6 +53,7 @@ type owner struct {
 	tracing  bool
 
 	vendorAway func(bool) // hears after each reading of the channel list
+	serving    func(bool) // hears when the owner is at work, and when it begins to stop
 
 	ledger   *queue.Ledger
 	intake   *queue.Intake
@@ -142,7 +143,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 }
 
 // run serves the account until ctx ends (nil) or the ownership does (the
-// reason). It returns after everything that it started has ended. before is the
+// reason), by a call of giveUp among others. It returns after everything that it started has ended. before is the
 // window of this process's last ownership, nil if there was none.
 func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) {
 	// The lease is kept from before the first step to after the last.
@@ -152,7 +153,9 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 	err := o.openIn(ctx, before)
 	if err == nil {
 		o.log.Info().Msg("account_owned")
+		o.serving(true)
 		err = o.serve(ctx)
+		o.serving(false)
 	}
 	o.drain(ctx)
 	stopRenewing()
@@ -265,7 +268,9 @@ func (o *owner) renew(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		renewCtx, cancel := context.WithTimeout(ctx, queue.LeaseRenew)
+		// One that has begun is not cut off: its end would not be known, and the
+		// lease could not be released but only run out.
+		renewCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queue.LeaseRenew)
 		err := o.lease.Renew(renewCtx)
 		cancel()
 		o.mu.Lock()
@@ -293,6 +298,14 @@ func (o *owner) lose(err error) {
 	select {
 	case o.gone <- err:
 	default:
+	}
+}
+
+// giveUp ends the ownership in order, as if the process were told to stop.
+func (o *owner) giveUp() {
+	select {
+	case o.gone <- errGivenUp:
+	default: // it ends already
 	}
 }
 
