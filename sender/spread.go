@@ -264,6 +264,9 @@ func (s *spread) serving(account string, o *owner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mine[account] = o
+	if o != nil {
+		delete(s.shunned, account)
+	}
 }
 
 // end notes that the account was let go. One that could not be opened here is
