@@ -23,7 +23,8 @@ const (
 	lookEvery   = 250 * time.Millisecond
 	lookTimeout = 2 * time.Second // for each of its parts
 	// joinWait is how long a worker of several accounts looks around before it
-	// takes the first, so that workers that start together share them at once.
+	// takes the first, so that workers that start together, or meet again after
+	// NATS was away, share them at once.
 	joinWait = 500 * time.Millisecond
 	// shunAfterFailure is how long an account that could not be opened here is
 	// not offered to be served, so that no other worker gives it up in vain.
@@ -50,7 +51,7 @@ type spread struct {
 	members   *queue.Members // nil: not open
 	announced []string
 	renewed   time.Time // when it was last announced
-	joined    time.Time // when it was first
+	joined    time.Time // since when it has been without a failure; zero: there was one
 	listed    time.Time // when the members were last read
 	balance   *balance
 
@@ -103,8 +104,11 @@ func (s *spread) look(ctx context.Context) error {
 	// A list that cannot be read for long is taken as empty: what is free must
 	// not stay so because of it.
 	others, err := s.meet(ctx)
-	if err != nil && time.Since(s.listed) < freeTooLong {
-		return err
+	if err != nil {
+		s.joined = time.Time{}
+		if time.Since(s.listed) < freeTooLong {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
