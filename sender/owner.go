@@ -108,7 +108,7 @@ type owner struct {
 	active   int
 	stopping bool          // no new claims
 	dropped  bool          // nothing more is written: the epoch is over
-	drained  chan struct{} // closed when stopping and nothing is active
+	drained  chan struct{} // hears when stopping and nothing is active any more
 }
 
 func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, client *wazzup.Client) *owner {
@@ -131,7 +131,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
 		window:    newWindow(cfg.Rate),
-		drained:   make(chan struct{}),
+		drained:   make(chan struct{}, 1),
 		expires:   lease.Expires(),
 
 		noncePrefix: nuid.Next()[12:],
@@ -359,19 +359,16 @@ func (o *owner) drain(ctx context.Context) {
 	o.mu.Lock()
 	o.stopping = true
 	o.stopTimers()
-	if o.active == 0 {
-		o.closeDrained()
-	}
 	o.mu.Unlock()
 	if o.intake != nil {
 		o.intake.Quiesce()
 	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	for {
+	for !o.idle() {
 		select {
 		case <-o.drained:
-			return
+			continue
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -379,6 +376,14 @@ func (o *owner) drain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// idle reports whether nothing is under way. One step of a command may end and
+// the next begin under the same lock, so that only who holds it can tell.
+func (o *owner) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.active == 0
 }
 
 // close ends what is left of the ownership and gives up the lease.
@@ -447,15 +452,10 @@ func (o *owner) leave() {
 		panic("sender: more work ended than began")
 	}
 	if o.stopping && o.active == 0 {
-		o.closeDrained()
-	}
-}
-
-func (o *owner) closeDrained() {
-	select {
-	case <-o.drained:
-	default:
-		close(o.drained)
+		select {
+		case o.drained <- struct{}{}:
+		default:
+		}
 	}
 }
 
