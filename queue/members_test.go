@@ -105,7 +105,7 @@ func TestHoldersOfManyAccounts(t *testing.T) {
 	if err := acquired[7].Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	holders, err := a.leases.Holders(t.Context(), append(accounts, "nobodys"))
+	holders, err := a.leases.Holders(t.Context(), slices.Concat(accounts, []string{"nobodys"}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func TestShare(t *testing.T) {
 	for n := 1; n <= 60; n++ {
 		var all []queue.Member
 		for m := 1; m <= 60; m++ {
-			all = append(all, queue.Member{ID: fmt.Sprint(m), Accounts: accounts(n)})
+			all = append(all, queue.Member{ID: strconv.Itoa(m), Accounts: accounts(n)})
 			if got, want := (sender.Reading{Members: all}).Share("1"), (n+m-1)/m; got != want {
 				t.Errorf("%d accounts, %d workers: share %d, want %d", n, m, got, want)
 			}

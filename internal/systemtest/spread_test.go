@@ -37,17 +37,18 @@ func newOffice(t *testing.T, size int) *office {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	file := "accounts:\n"
+	var file strings.Builder
+	file.WriteString("accounts:\n")
 	for i := range size {
 		account := fmt.Sprint("account-", i)
 		o.accounts = append(o.accounts, account)
-		file += fmt.Sprintf("  - {name: %s, apiKeyFile: %s.key}\n", account, account)
+		fmt.Fprintf(&file, "  - {name: %s, apiKeyFile: %s.key}\n", account, account)
 		if err := os.WriteFile(filepath.Join(dir, account+".key"), []byte("key-"+account), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	path := filepath.Join(dir, "accounts.yaml")
-	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	o.vars = o.env("WAZZUP_API_KEY=", "WAZZUP_ACCOUNTS_FILE="+path, "WAZZUP_ACCOUNT_RATE=500/5s", "WAZZUP_RECORD_BYTES=64MiB")
