@@ -66,6 +66,7 @@ func TestChannelClosesAndOpens(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{ChannelID: simulator.ChannelWhatsApp}, Status: 400, Code: "CHANNEL_NO_MONEY"}); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +103,7 @@ func TestChannelStateStopsCalls(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	r.channelEvent(simulator.StateNotEnoughMoney)
 	r.ops(schema.OpsLaneClosed)
 	before := len(r.sim.Sends())
@@ -128,6 +130,7 @@ func TestAccountClosesOn401(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Status: 401, Times: 4}); err != nil {
 		t.Fatal(err)
 	}

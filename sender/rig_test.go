@@ -277,3 +277,15 @@ func (r *rig) emptied() {
 		}
 	}
 }
+
+// channelsRead waits until the worker has read the channel list, which it does
+// right after it has begun: from then on only what a test does changes a gate.
+func (r *rig) channelsRead() {
+	r.t.Helper()
+	err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool {
+		return slices.ContainsFunc(r.sim.Requests(), func(q simulator.Request) bool { return q.Path == "/v2/channels" && q.Status != 0 })
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

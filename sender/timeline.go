@@ -86,15 +86,16 @@ func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
 // on disk, or nowhere. What the ledger has under its id is of a cancel, or of
 // another command that ended invalid.
 func (o *owner) unseenTimeline(ctx context.Context, id string, records []*queue.Record) (any, error) {
-	t, found := o.heldTimeline(id)
+	meant := func(c *command) bool {
+		return c.id == id && (len(records) == 0 || records[len(records)-1].Origin != c.origin)
+	}
+	t, found := o.heldTimeline(id, meant)
 	if !found {
-		d, err := o.ledger.Find(ctx, func(d *queue.Delivery) bool {
-			return o.named(d, id, func(c *command) bool { return c.id == id })
-		})
+		d, err := o.ledger.Find(ctx, func(d *queue.Delivery) bool { return o.named(d, id, meant) })
 		if err != nil {
 			return nil, err
 		}
-		if t, found = o.heldTimeline(id); !found && d != nil {
+		if t, found = o.heldTimeline(id, meant); !found && d != nil {
 			t, found = o.beginTimeline(o.identify(d), id), true
 			t.Waiting = &Waiting{Gate: gateBacklog.String(), Why: whyBacklog}
 		}
@@ -112,10 +113,10 @@ func (o *owner) unseenTimeline(ctx context.Context, id string, records []*queue.
 }
 
 // heldTimeline is of a command that the owner holds and has not claimed.
-func (o *owner) heldTimeline(id string) (Timeline, bool) {
+func (o *owner) heldTimeline(id string, meant func(*command) bool) (Timeline, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c := o.inHand(func(c *command) bool { return c.id == id })
+	c := o.inHand(meant)
 	if c == nil {
 		return Timeline{}, false
 	}

@@ -49,11 +49,20 @@ func (r *rig) timeline(id string) (t sender.Timeline, err error) {
 // whole asks for the story of a command that must be known.
 func (r *rig) whole(id string) sender.Timeline {
 	r.t.Helper()
-	t, err := r.timeline(id)
-	if err != nil {
-		r.t.Fatalf("command.get %s: %v", id, err)
+	timeout := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		t, err := r.timeline(id)
+		if err == nil {
+			return t
+		}
+		select {
+		case <-tick.C: // requests are served a moment after the first commands
+		case <-timeout:
+			r.t.Fatalf("command.get %s: %v", id, err)
+		}
 	}
-	return t
 }
 
 // waiting asks until a command waits at a gate, as its owner says.
@@ -159,6 +168,7 @@ func TestTimelineOfAClosedChannel(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{ChannelID: simulator.ChannelWhatsApp}, Status: 400, Code: "CHANNEL_NO_MONEY"}); err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +205,7 @@ func TestTimelineOfAClosedAccount(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	r.channelEvent(simulator.StateNotEnoughMoney)
 	r.ops(schema.OpsLaneClosed)
 	r.send("held", phone, "x")
@@ -248,6 +259,7 @@ func TestTimelineOfTheLine(t *testing.T) {
 			tt.set(&cfg)
 			r.start(cfg)
 			r.states(r.send("warm", phone, "up"))
+			r.channelsRead()
 			if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(tt.delay)}); err != nil {
 				t.Fatal(err)
 			}
@@ -276,6 +288,7 @@ func TestTimelineOfABreaker(t *testing.T) {
 	cfg.MaxAttempts = 20
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse, For: simulator.Duration(2 * time.Second)}); err != nil {
 		t.Fatal(err)
 	}

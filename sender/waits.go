@@ -259,6 +259,10 @@ func (c *command) waited(g gate, d time.Duration, why string) {
 func (o *owner) waitedOnDisk(c *command, now time.Time) {
 	from := latest(c.delivery.Stored, o.owned)
 	whole := now.Sub(from)
+	if c.delivery.Source == nil { // it was parked behind its own chat
+		c.waited(gateOrder, whole, whyOrder)
+		return
+	}
 	if whole < backlogWorth {
 		return
 	}
