@@ -470,11 +470,26 @@ type storedMsg struct {
 	Data     []byte
 }
 
-// leaderLast reads a subject's last message with the stream API, which only the
-// leader answers. A direct get may be answered by a replica that lags behind,
-// and what is read here decides whether a call is made. nil when there is none.
+// leaderLast reads a subject's last message; nil when there is none.
 func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
-	req, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	m, err := leaderGet(ctx, nc, stream, msgGet{LastFor: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read last record: %w", err)
+	}
+	return m, nil
+}
+
+// msgGet asks for one message: the last of a subject, or the one with a sequence.
+type msgGet struct {
+	LastFor string `json:"last_by_subj,omitempty"`
+	Seq     uint64 `json:"seq,omitempty"`
+}
+
+// leaderGet reads a message with the stream API, which only the leader answers. A
+// direct get may be answered by a replica that lags behind, and what is read here
+// decides whether a call is made. nil when there is none.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which msgGet) (*storedMsg, error) {
+	req, err := json.Marshal(which)
 	if err != nil {
 		return nil, err
 	}
@@ -483,7 +498,7 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, err
 	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -496,21 +511,21 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, err
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
-		return nil, fmt.Errorf("read last record: %w", got.Error)
+		return nil, got.Error
 	}
 	if got.Message == nil {
-		return nil, errors.New("read last record: empty answer")
+		return nil, errors.New("empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read last record: %w", err)
+			return nil, err
 		}
 	}
 	return m, nil

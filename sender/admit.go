@@ -19,8 +19,13 @@ const (
 	headerSubject    = "Wazzup-Subject"    // of the first copy
 	headerID         = "Wazzup-Id"         // the command's, since the scheduler strips Nats-Msg-Id
 	headerExpect     = "Wazzup-Expect"     // last ledger sequence at the time of the copy
+	headerAttempt    = "Wazzup-Attempt"    // claims so far, over all generations
 	headerDoubt      = "Wazzup-Doubt"      // of a redriven one in doubt: <claim's sequence>.<claim's time, Unix ms>
 )
+
+// copyHeaders is how the names of these headers begin, and that of no other but
+// the one that asks for replies.
+const copyHeaders = "Wazzup-"
 
 // tooOldMargin is kept between the age of the oldest command that is called and
 // the ledger's memory, so that no id is forgotten while its command is alive.
@@ -38,14 +43,14 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 		o.mu.Unlock()
 		return
 	}
-	if held := o.commands[c.origin]; held != nil {
+	if held := o.commands[c.identity()]; held != nil {
 		f.held--
 		o.repeated(held, d, f)
 		o.fill(l) // the redelivery used up a wish
 		o.mu.Unlock()
 		return
 	}
-	o.commands[c.origin] = c
+	o.commands[c.identity()] = c
 	o.mu.Unlock()
 
 	out := o.check(c)
@@ -64,20 +69,22 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 }
 
 // repeated notes another delivery of a command that is in hand: the same message
-// through a new consumer, or a copy of it from another stream.
+// through a new consumer, or another message of the same command.
 func (o *owner) repeated(held *command, d *queue.Delivery, f *feed) {
-	if held.delivery.Source == d.Source {
+	if sameMessage(held.delivery, d) {
 		held.delivery.Replace(d)
 		return
 	}
 	for _, known := range held.copies {
-		if known.delivery.Source == d.Source {
+		if sameMessage(known.delivery, d) {
 			known.delivery.Replace(d)
 			return
 		}
 	}
 	held.copies = append(held.copies, copied{d, f})
 }
+
+func sameMessage(a, b *queue.Delivery) bool { return a.Source == b.Source && a.Seq == b.Seq }
 
 // identify reads what a message says of itself, whether or not it is valid.
 func (o *owner) identify(d *queue.Delivery) *command {
@@ -94,6 +101,7 @@ func (o *owner) identify(d *queue.Delivery) *command {
 		c.origin.Seq, _ = strconv.ParseUint(seq, 10, 64)
 		c.generation, _ = strconv.Atoi(header(d, headerGeneration))
 		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64)
+		c.attempt, _ = strconv.Atoi(header(d, headerAttempt))
 		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
 		c.stored = time.Unix(0, nanos)
 		subject = header(d, headerSubject)
@@ -122,8 +130,7 @@ func (o *owner) check(c *command) *outcome {
 	d := c.delivery
 	body, faults := schema.Decode(o.cfg.Account, c.kind, c.channel, d.Data)
 	c.body = body
-	sum := schema.Fingerprint(c.kind, c.channel, d.Data)
-	c.fingerprint = base64.RawURLEncoding.EncodeToString(sum[:])
+	c.fingerprint = fingerprintOf(c.kind, c.channel, d.Data)
 	faults = append(faults, o.checkHeaders(c)...)
 	if c.id == "" {
 		c.id = c.origin.ID(o.topology.Commands())
@@ -137,6 +144,12 @@ func (o *owner) check(c *command) *outcome {
 		return &out
 	}
 	return o.tooOld(c)
+}
+
+// fingerprintOf tells whether two commands are the same, as their ledgers keep it.
+func fingerprintOf(kind schema.Kind, channel string, body []byte) string {
+	sum := schema.Fingerprint(kind, channel, body)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // tooOld ends a command whose id the ledger may soon forget.
@@ -155,7 +168,7 @@ func (o *owner) tooOld(c *command) *outcome {
 func (o *owner) checkHeaders(c *command) []schema.Fault {
 	var faults []schema.Fault
 	c.id = c.body.ID
-	if o.isCopy(c.delivery) {
+	if c.id == "" && o.isCopy(c.delivery) { // a header would change an id with a line break
 		c.id = header(c.delivery, headerID)
 	}
 	if id := header(c.delivery, schema.HeaderMsgID); c.id == "" && id != "" {

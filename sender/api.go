@@ -90,6 +90,10 @@ func (o *owner) endpoints() map[string]endpoint {
 	return map[string]endpoint{
 		"command.get":   o.commandGet,
 		"channels.list": o.channelsList,
+		"dead.list":     o.deadList,
+		"dead.show":     o.deadShow,
+		"dead.redrive":  o.deadRedrive,
+		"dead.drop":     o.deadDrop,
 		"webhooks.get":  o.webhooksGet,
 		"webhooks.set":  o.webhooksSet,
 	}

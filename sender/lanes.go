@@ -179,7 +179,7 @@ func (o *owner) laneRoom(l *lane) int {
 }
 
 func (o *owner) forget(c *command) {
-	delete(o.commands, c.origin)
+	delete(o.commands, c.identity())
 	c.feed.held--
 	o.fill(c.lane)
 }

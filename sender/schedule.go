@@ -5,10 +5,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/wazzup-relay/wazzup-relay/queue"
-	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // defers reports whether the command must wait for its sendAt on the server. One
@@ -41,24 +38,17 @@ func (o *owner) scheduled(c *command) {
 		})
 		return
 	}
-	h := make(nats.Header, 10)
-	for _, name := range []string{schema.HeaderReplyTo, schema.HeaderTraceparent, schema.HeaderTracestate} {
-		if v := header(c.delivery, name); v != "" {
-			h[name] = []string{v}
-		}
+	about := replica{
+		origin: c.origin, generation: c.generation, stored: c.stored,
+		subject: c.delivery.Subject, id: c.id, expect: c.expect,
 	}
-	h[headerOrigin] = []string{strconv.FormatInt(c.origin.Created, 10) + "." + strconv.FormatUint(c.origin.Seq, 10)}
-	h[headerGeneration] = []string{strconv.Itoa(c.generation)}
-	h[headerStored] = []string{strconv.FormatInt(c.stored.UnixNano(), 10)}
-	h[headerSubject] = []string{c.delivery.Subject}
-	h[headerID] = []string{c.id}
-	h[headerExpect] = []string{strconv.FormatUint(c.expect, 10)}
+	key := dueLane(c.kind, c.channel)
 	o.enter()
 	o.ledger.Defer(&queue.Deferred{
 		Schedule: o.topology.ScheduleSubject(c.id, strconv.Itoa(c.generation)),
-		Target:   o.topology.DueSubject(c.kind, c.channel),
+		Target:   o.dueSubject(key),
 		At:       c.body.Message.SendAt,
-		Header:   h,
+		Header:   about.header(c.delivery.Header),
 		Body:     c.delivery.Data,
 	}, func(err error) {
 		o.mu.Lock()
@@ -78,7 +68,6 @@ func (o *owner) scheduled(c *command) {
 			}
 		})
 	})
-	key := laneKey{string(c.kind), schema.Key(c.channel)}
 	o.later(func() { // so that its lane is there when it comes due
 		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
 		defer cancel()
