@@ -5,6 +5,7 @@
 //	wazzupctl send …         send one message
 //	wazzupctl watch          follow the events
 //	wazzupctl trace ID       one command's timeline
+//	wazzupctl dead list      what failed; dead redrive sends it after all
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
 // `wazzupctl --help` lists all commands, and `wazzupctl <command> --help` has an
@@ -38,6 +39,7 @@ type grammar struct {
 	Trace    traceCmd    `cmd:"" help:"Show the timeline of one command."`
 	Channels channelsCmd `cmd:"" help:"List the account's channels and their states."`
 	Webhook  webhookCmd  `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
+	Dead     deadCmd     `cmd:"" help:"List, redrive or drop the commands that ended dead."`
 	Doctor   doctorCmd   `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
 }
 
