@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -637,18 +638,7 @@ func TestCopyTwice(t *testing.T) {
 	redrive := *last
 	redrive.Step, redrive.Generation, redrive.Event = queue.StepRedrive, 1, nil
 	expect := r.asOwner(&redrive)
-	h := nats.Header{
-		"Wazzup-Origin": {fmt.Sprintf("%d.%d", d.Origin.Created, d.Origin.Seq)}, "Wazzup-Generation": {"1"},
-		"Wazzup-Stored": {fmt.Sprint(time.Now().UnixNano())}, "Wazzup-Subject": {d.Subject}, "Wazzup-Id": {"a"},
-		"Wazzup-Expect": {fmt.Sprint(expect)}, "Wazzup-Attempt": {"1"},
-	}
-	put := func() {
-		done := make(chan error, 1)
-		l.PutDue(l.DueSubject(schema.KindSend, simulator.ChannelWhatsApp), h, d.Body, func(err error) { done <- err })
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-	}
+	put := func() { r.putCopy(l, d, expect) }
 	put()
 	put()
 	r.start(r.mortal())
@@ -664,6 +654,23 @@ func TestCopyTwice(t *testing.T) {
 		t.Errorf("a letter has come back: %+v", d)
 	}
 	r.onceEach()
+}
+
+// putCopy publishes the copy of a dead command as a redrive with this sequence in
+// its ledger does.
+func (r *rig) putCopy(l *queue.Ledger, d *queue.DeadLetter, expect uint64) {
+	r.t.Helper()
+	kind, channel, _ := schema.ParseCommandSubject("main", d.Subject)
+	h := nats.Header{
+		"Wazzup-Origin": {fmt.Sprintf("%d.%d", d.Origin.Created, d.Origin.Seq)}, "Wazzup-Generation": {"1"},
+		"Wazzup-Stored": {fmt.Sprint(time.Now().UnixNano())}, "Wazzup-Subject": {d.Subject}, "Wazzup-Id": {d.ID},
+		"Wazzup-Expect": {fmt.Sprint(expect)}, "Wazzup-Attempt": {"1"},
+	}
+	done := make(chan error, 1)
+	l.PutDue(l.DueSubject(kind, channel), h, d.Body, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // drained waits until nothing that is due is left in the deferred stream.
@@ -691,8 +698,8 @@ func (r *rig) drained() {
 	}
 }
 
-// A dead command whose message was not acknowledged comes again after it was
-// redriven: its end is told, and the redriven one goes its own way.
+// A dead command whose message was not acknowledged is in hand together with its
+// redriven copy: its end is told, and the copy goes its own way.
 func TestOriginalAfterRedrive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -701,8 +708,8 @@ func TestOriginalAfterRedrive(t *testing.T) {
 	r.send("first", phone, "later")
 	r.died("first", 1)
 	stop()
-	// What an owner leaves that died before the event of the end of "second", and
-	// the redrive of another one.
+	// What an owner leaves that died before the event of the end of "second", while
+	// another one redrove it.
 	body := fmt.Sprintf(`{"id":"second","chatType":"whatsapp","chatId":%q,"text":"x"}`, phone)
 	r.publish(schema.KindSend, "second", body)
 	l := r.ledger()
@@ -718,14 +725,15 @@ func TestOriginalAfterRedrive(t *testing.T) {
 	}
 	redrive := *first[1]
 	redrive.Step, redrive.Generation, redrive.Event = queue.StepRedrive, 1, nil
-	r.asOwner(first[0], first[1], &redrive)
+	expect := r.asOwner(first[0], first[1], &redrive)
 	d := r.letter(l, "first")
 	d.ID, d.Origin.Seq, d.Body = "second", 2, []byte(body)
-	r.bury(l, d)
+	r.putCopy(l, d, expect)
 
-	r.start(r.mortal())
+	cfg := r.mortal()
+	cfg.Rate = rate.Rate{N: 10, Per: time.Second} // a new owner waits the window out, with both in hand
+	r.start(cfg)
 	r.died("second", 1)
-	r.redrive(`{"ids":["second"]}`, sender.RedriveAnswer{Redriven: 1, Unsent: 1})
 	r.event("second", schema.StateSent)
 	r.emptied()
 	r.drained()
