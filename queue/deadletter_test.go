@@ -1,8 +1,9 @@
 package queue_test
 
 import (
-	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,9 +54,7 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 		"Nats-Msg-Id": {"m"}, "Nats-Expected-Stream": {"another"}, "Nats-Rollup": {"all"},
 		"Nats-Schedule-Next": {"purge"}, "Nats-Scheduler": {"wz.main.at.x.0"}, "Wazzup-Dead": {"forged"},
 	}
-	for name, values := range want.Header {
-		put.Header[name] = values
-	}
+	maps.Copy(put.Header, want.Header)
 	bury(t, l, &put)
 	got, err := l.DeadOf(t.Context(), want.ID)
 	if err != nil || got == nil {
@@ -110,13 +109,13 @@ func TestDeadLettersAreReadInOrder(t *testing.T) {
 	const n = 1200 // more than come at once
 	letters := make([]*queue.DeadLetter, n)
 	for i := range letters {
-		letters[i] = &queue.DeadLetter{ID: fmt.Sprint(i), Header: nats.Header{"X": {"1"}}, Body: []byte(strings.Repeat("b", i))}
+		letters[i] = &queue.DeadLetter{ID: strconv.Itoa(i), Header: nats.Header{"X": {"1"}}, Body: []byte(strings.Repeat("b", i))}
 	}
 	bury(t, l, letters...)
 	read := func(from uint64, each func(*queue.DeadLetter) bool) (ids []string) {
 		t.Helper()
 		err := l.DeadLetters(t.Context(), from, func(d *queue.DeadLetter) (bool, error) {
-			if d.Body != nil || fmt.Sprint(d.Size) != d.ID || d.Died.IsZero() || d.Header.Get("X") != "1" {
+			if d.Body != nil || strconv.Itoa(d.Size) != d.ID || d.Died.IsZero() || d.Header.Get("X") != "1" {
 				t.Errorf("letter %s: got %+v", d.ID, d)
 			}
 			ids = append(ids, d.ID)

@@ -204,14 +204,19 @@ func (o *owner) deadList(ctx context.Context, body []byte) (any, error) {
 		return nil, err
 	}
 	page := deadPaging{list: DeadList{Items: []DeadItem{}}, room: int(o.nc.MaxPayload()) - deadEnvelope}
-	take := func(d *queue.DeadLetter) (bool, error) {
-		if d.Sequence < q.Offset || !q.Filter.takes(o.cfg.Account, d) {
-			return !o.timeIsShort(ctx) || page.end(d.Sequence+1), nil
+	take := func(d *queue.DeadLetter) (more bool) {
+		switch {
+		case d.Sequence < q.Offset:
+			return true
+		case o.timeIsShort(ctx):
+			page.list.Next = d.Sequence
+			return false
 		}
-		return page.add(o.deadItem(d), d.Sequence), nil
+		return !q.Filter.takes(o.cfg.Account, d) || page.add(o.deadItem(d), d.Sequence)
 	}
 	if q.IDs == nil {
-		if err := o.ledger.DeadLetters(ctx, q.Offset, take); err != nil {
+		err := o.ledger.DeadLetters(ctx, q.Offset, func(d *queue.DeadLetter) (bool, error) { return take(d), nil })
+		if err != nil {
 			return nil, err
 		}
 		return page.list, nil
@@ -222,8 +227,8 @@ func (o *owner) deadList(ctx context.Context, body []byte) (any, error) {
 	}
 	slices.SortFunc(letters, func(a, b *queue.DeadLetter) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	for _, d := range letters {
-		if more, err := take(d); err != nil || !more {
-			return page.list, err
+		if !take(d) {
+			break
 		}
 	}
 	return page.list, nil
@@ -235,22 +240,18 @@ type deadPaging struct {
 	room int // bytes
 }
 
-// add takes the item in; false: there is no room for it.
+// add takes the item in; false: there is no room for it, and the page ends before
+// the letter with this sequence.
 func (p *deadPaging) add(item DeadItem, seq uint64) bool {
 	text, err := json.Marshal(item)
 	size := len(text) + 1
 	if err != nil || len(p.list.Items) == deadPage || size > p.room && len(p.list.Items) > 0 {
-		return p.end(seq)
+		p.list.Next = seq
+		return false
 	}
 	p.room -= size
 	p.list.Items = append(p.list.Items, item)
 	return true
-}
-
-// end ends the page before the letter with this sequence. It returns false.
-func (p *deadPaging) end(next uint64) bool {
-	p.list.Next = next
-	return false
 }
 
 // timeIsShort reports whether a request has just the time left to finish what it
@@ -342,14 +343,16 @@ type deadPick struct {
 // that has neither a letter nor a ledger is unknown, and a fault.
 func (o *owner) pick(ctx context.Context, q *deadChoice) ([]deadPick, error) {
 	var picks []deadPick
-	take := func(d *queue.DeadLetter) (bool, error) {
-		if q.Filter.takes(o.cfg.Account, d) {
-			picks = append(picks, deadPick{d.Sequence, d.Origin, d.Size, fateOf(d)})
-		}
-		return true, nil
+	add := func(d *queue.DeadLetter) {
+		picks = append(picks, deadPick{d.Sequence, d.Origin, d.Size, fateOf(d)})
 	}
 	if q.IDs == nil {
-		if err := o.ledger.DeadLetters(ctx, 0, take); err != nil {
+		if err := o.ledger.DeadLetters(ctx, 0, func(d *queue.DeadLetter) (bool, error) {
+			if q.Filter.takes(o.cfg.Account, d) {
+				add(d)
+			}
+			return true, nil
+		}); err != nil {
 			return nil, err
 		}
 	} else {
@@ -361,7 +364,7 @@ func (o *owner) pick(ctx context.Context, q *deadChoice) ([]deadPick, error) {
 			return nil, err
 		}
 		for _, d := range letters {
-			_, _ = take(d) // it has no fault to tell
+			add(d)
 		}
 	}
 	slices.SortFunc(picks, func(a, b deadPick) int {

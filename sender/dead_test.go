@@ -663,8 +663,8 @@ func (r *rig) putCopy(l *queue.Ledger, d *queue.DeadLetter, expect uint64) {
 	kind, channel, _ := schema.ParseCommandSubject("main", d.Subject)
 	h := nats.Header{
 		"Wazzup-Origin": {fmt.Sprintf("%d.%d", d.Origin.Created, d.Origin.Seq)}, "Wazzup-Generation": {"1"},
-		"Wazzup-Stored": {fmt.Sprint(time.Now().UnixNano())}, "Wazzup-Subject": {d.Subject}, "Wazzup-Id": {d.ID},
-		"Wazzup-Expect": {fmt.Sprint(expect)}, "Wazzup-Attempt": {"1"},
+		"Wazzup-Stored": {strconv.FormatInt(time.Now().UnixNano(), 10)}, "Wazzup-Subject": {d.Subject}, "Wazzup-Id": {d.ID},
+		"Wazzup-Expect": {strconv.FormatUint(expect, 10)}, "Wazzup-Attempt": {"1"},
 	}
 	done := make(chan error, 1)
 	l.PutDue(l.DueSubject(kind, channel), h, d.Body, func(err error) { done <- err })

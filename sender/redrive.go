@@ -308,7 +308,7 @@ func (r *redrive) publish(ctx context.Context, due []*revival) error {
 	var letters []*queue.DeadLetter
 	var failed error
 	for left := len(due); left > 0; left-- {
-		s, ok := next(ctx, outcomes)
+		s, ok := await(ctx, outcomes)
 		if !ok {
 			failed = ctx.Err()
 			break
@@ -326,8 +326,8 @@ func (r *redrive) publish(ctx context.Context, due []*revival) error {
 	return errors.Join(failed, err)
 }
 
-// next takes what has come, or comes before ctx ends.
-func next[T any](ctx context.Context, from <-chan T) (v T, ok bool) {
+// await takes what has come, or comes before ctx ends.
+func await[T any](ctx context.Context, from <-chan T) (v T, ok bool) {
 	select {
 	case v = <-from:
 		return v, true
