@@ -378,6 +378,7 @@ func (o *owner) close(before *ownership) *ownership {
 	after := o.handOver(before)
 	o.mu.Lock()
 	o.dropped = true
+	o.closeDrained() // drained or not, nobody waits for it any more
 	o.mu.Unlock()
 	o.cancel()
 	for _, f := range o.closers {
@@ -437,7 +438,22 @@ func (o *owner) leave() {
 	if o.active < 0 {
 		panic("sender: more work ended than began")
 	}
-	if o.stopping && o.active == 0 {
+	select {
+	case <-o.drained:
+	default:
+		if o.stopping && o.active == 0 {
+			o.background.Go(o.nothingActive)
+		}
+	}
+}
+
+// nothingActive ends the drain if nothing is under way. It asks for the mutex
+// anew: whoever left may have entered again under the same lock, such as a claim
+// that has become a call.
+func (o *owner) nothingActive() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.active == 0 {
 		o.closeDrained()
 	}
 }
