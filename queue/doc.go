@@ -8,7 +8,8 @@
 //     publish to. What is acknowledged is gone.
 //   - records: for every command id the ledger of what was done, the index from
 //     the vendor's message ids to commands, and all public events.
-//   - deferred: commands that wait for their time, by the server's scheduler.
+//   - deferred: copies of commands: those that wait for their time, by the
+//     server's scheduler, and those that go on after they were dead.
 //   - dead: the dead letters.
 //
 // The files follow a message: topology.go makes the streams, publisher.go puts a

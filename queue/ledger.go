@@ -486,16 +486,28 @@ type storedMsg struct {
 	Data     []byte
 }
 
-// leaderLast reads a subject's last message with the stream API, which only the
-// leader answers. A direct get may be answered by a replica that lags behind,
-// and what is read here decides whether a call is made. nil when there is none.
+// leaderLast reads a subject's last message; nil when there is none.
 func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
-	return leaderGet(ctx, nc, stream, map[string]any{"last_by_subj": subject})
+	m, err := leaderGet(ctx, nc, stream, msgGet{LastFor: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read last record: %w", err)
+	}
+	return m, nil
 }
 
-// leaderGet reads one message in the way that the request says.
-func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[string]any) (*storedMsg, error) {
-	req, err := json.Marshal(request)
+// msgGet asks for one message: the last of a subject, the one with a sequence, or
+// the first of a subject with this sequence or a later one.
+type msgGet struct {
+	LastFor string `json:"last_by_subj,omitempty"`
+	NextFor string `json:"next_by_subj,omitempty"`
+	Seq     uint64 `json:"seq,omitempty"`
+}
+
+// leaderGet reads a message with the stream API, which only the leader answers. A
+// direct get may be answered by a replica that lags behind, and what is read here
+// decides whether a call is made. nil when there is none.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which msgGet) (*storedMsg, error) {
+	req, err := json.Marshal(which)
 	if err != nil {
 		return nil, err
 	}
@@ -504,7 +516,7 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[st
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("read stored message: %w", err)
+		return nil, err
 	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -517,21 +529,21 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[st
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read stored message: %w", err)
+		return nil, err
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
-		return nil, fmt.Errorf("read stored message: %w", got.Error)
+		return nil, got.Error
 	}
 	if got.Message == nil {
-		return nil, errors.New("read stored message: empty answer")
+		return nil, errors.New("empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read stored message: %w", err)
+			return nil, err
 		}
 	}
 	return m, nil

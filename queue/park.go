@@ -51,9 +51,12 @@ func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func
 // parked on the subject with this sequence or a later one; nil when there is
 // none. [Ledger.Unpark] deletes it; its Ack does nothing.
 func (l *Ledger) NextParked(ctx context.Context, subject string, from uint64) (*Delivery, error) {
-	m, err := leaderGet(ctx, l.nc, l.Deferred(), map[string]any{"next_by_subj": subject, "seq": max(from, 1)})
-	if err != nil || m == nil {
-		return nil, err
+	m, err := leaderGet(ctx, l.nc, l.Deferred(), msgGet{NextFor: subject, Seq: max(from, 1)})
+	if err != nil {
+		return nil, fmt.Errorf("read parked command: %w", err)
+	}
+	if m == nil {
+		return nil, nil //nolint:nilnil // "there is none" is an answer
 	}
 	return &Delivery{
 		Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time,
@@ -81,7 +84,7 @@ func (l *Ledger) Unpark(ctx context.Context, d *Delivery) error {
 		return nil
 	}
 	// It may have been deleted by a request whose answer was lost.
-	m, err := leaderGet(ctx, l.nc, d.stream, map[string]any{"seq": d.Seq})
+	m, err := leaderGet(ctx, l.nc, d.stream, msgGet{Seq: d.Seq})
 	if err == nil && m != nil {
 		err = errStillParked
 	}

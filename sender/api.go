@@ -97,6 +97,10 @@ func (o *owner) endpoints() map[string]endpoint {
 		"command.cancel":  o.commandCancel,
 		"command.resolve": o.commandResolve,
 		"channels.list":   o.channelsList,
+		"dead.list":       o.deadList,
+		"dead.show":       o.deadShow,
+		"dead.redrive":    o.deadRedrive,
+		"dead.drop":       o.deadDrop,
 		"webhooks.get":    o.webhooksGet,
 		"webhooks.set":    o.webhooksSet,
 	}

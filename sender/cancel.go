@@ -303,8 +303,8 @@ func (o *owner) settleUnknown(ctx context.Context, id string, settle settlement)
 func (o *owner) settledByHand(r *queue.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c := o.commands[r.Origin]
-	if c == nil || c.doubt == nil || c.generation != r.Generation {
+	c := o.commands[identity{r.Origin, r.Generation}]
+	if c == nil || c.doubt == nil {
 		return // what it writes next is refused, and then it reads the ledger
 	}
 	o.endDoubt(c)

@@ -110,7 +110,7 @@ func TestCancel(t *testing.T) {
 		}
 	}
 	r.emptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // What waits for its time ends cancelled at once; what waits for a retry, at its
@@ -224,7 +224,7 @@ func TestCancelRacesTheCall(t *testing.T) {
 	}
 	t.Logf("%d of %d cancelled", len(cancelled), n)
 	r.emptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // A cancel outlives its owner, also of a parked command.
@@ -299,7 +299,7 @@ func TestResolve(t *testing.T) {
 			if n := len(r.sim.Sends()); n != 4 {
 				t.Errorf("%d requests, want 4", n)
 			}
-			r.onceEach()
+			r.endedOnce()
 		})
 	}
 }

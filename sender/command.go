@@ -12,7 +12,7 @@ import (
 // while one is under way, its goroutine owns the command.
 type command struct {
 	delivery *queue.Delivery
-	copies   []copied // of the same origin, acknowledged with it
+	copies   []copied // of the same origin and generation, acknowledged with it
 
 	// Identity, from the message.
 	origin      queue.Origin
@@ -65,7 +65,17 @@ type command struct {
 	timer *time.Timer // until a retry or the end of a doubt
 }
 
-// copied is a message of the same origin from another source.
+// identity is what makes two messages the same command: that a redriven one goes
+// on while its former generation is being told is no repeat.
+type identity struct {
+	origin     queue.Origin
+	generation int
+}
+
+func (c *command) identity() identity { return identity{c.origin, c.generation} }
+
+// copied is another message of the same command: from the other stream, or a
+// copy that was published twice.
 type copied struct {
 	delivery *queue.Delivery
 	feed     *feed

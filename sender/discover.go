@@ -138,10 +138,10 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	stream := o.topology.Commands()
 	var filter string
 	switch {
+	case from == sourceDue:
+		stream, filter = o.topology.Deferred(), o.dueSubject(key)
 	case key.class == classSync:
 		filter = schema.SyncSubject(o.cfg.Account, schema.Entity(key.channel), "*")
-	case from == sourceDue:
-		stream, filter = o.topology.Deferred(), o.topology.DueSubject(schema.Kind(key.class), key.channel)
 	default:
 		filter = schema.SendSubject(o.cfg.Account, schema.Kind(key.class), key.channel)
 	}

@@ -17,6 +17,8 @@
 //     step starts when the one before is durable.
 //  7. recover.go: where a claim is refused, because the command was under way
 //     before a crash or its id was used before, the ledger decides.
+//  8. dead.go, redrive.go: a command that ended dead lies in the dead letters
+//     until an operator drops it, or has it go on in its next generation.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in
 // the ledger. PubAcks drive it by callback: no goroutine waits for one.

@@ -240,8 +240,8 @@ func (o *owner) laneRoom(l *lane) int {
 }
 
 func (o *owner) forget(c *command) {
-	if o.commands[c.origin] == c {
-		delete(o.commands, c.origin)
+	if o.commands[c.identity()] == c {
+		delete(o.commands, c.identity())
 	}
 	c.feed.held--
 	o.fill(c.lane)

@@ -73,10 +73,13 @@ type owner struct {
 	noncePrefix string
 	nonces      atomic.Uint64
 
+	deadTurn     chan struct{} // held by the request that changes dead letters
+	redriveUntil time.Time     // of the spaced redrive that had to end early; of whose turn it is
+
 	opening      sync.Mutex // held while a lane is opened; before mu
 	mu           sync.Mutex
 	feeds        map[*queue.Source]*feed
-	commands     map[queue.Origin]*command // in hand
+	commands     map[identity]*command // in hand
 	lanes        map[laneKey]*lane
 	channels     map[string]*channelGate
 	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
@@ -123,8 +126,9 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		metrics: w.metrics, tracer: w.tracer, tracing: w.tracing,
 		callers:   newCallers(),
 		polls:     make(chan struct{}, 1),
+		deadTurn:  make(chan struct{}, 1),
 		gone:      make(chan error, 1),
-		commands:  make(map[queue.Origin]*command),
+		commands:  make(map[identity]*command),
 		feeds:     make(map[*queue.Source]*feed),
 		statuses:  newStatuses(),
 		replay:    make(map[string]channelWord),

@@ -167,8 +167,10 @@ func (o *owner) writeParked(ch *chat) {
 		return
 	}
 	c := p.writing.peek()
+	about := o.replicaOf(c)
+	about.place = c.place
 	o.enter()
-	o.ledger.Park(p.subject, o.copyHeader(c), c.delivery.Data, func(seq uint64, err error) {
+	o.ledger.Park(p.subject, about.header(c.delivery.Header), c.delivery.Data, func(seq uint64, err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
@@ -368,26 +370,4 @@ func (o *owner) adoptPark(subject string, n uint64, d *queue.Delivery) {
 	ch.park = &park{subject: subject, next: d.Seq, unread: n, first: c.place}
 	l.parks[subject] = ch
 	l.unsettled++
-}
-
-// copyHeader writes the headers of a copy of the command, which carry on what
-// its first message said and where it stands.
-func (o *owner) copyHeader(c *command) map[string][]string {
-	h := make(map[string][]string, 12)
-	for _, name := range []string{schema.HeaderReplyTo, schema.HeaderTraceparent, schema.HeaderTracestate} {
-		if v := header(c.delivery, name); v != "" {
-			h[name] = []string{v}
-		}
-	}
-	h[headerOrigin] = []string{strconv.FormatInt(c.origin.Created, 10) + "." + strconv.FormatUint(c.origin.Seq, 10)}
-	h[headerGeneration] = []string{strconv.Itoa(c.generation)}
-	h[headerStored] = []string{strconv.FormatInt(c.stored.UnixNano(), 10)}
-	h[headerSubject] = []string{schema.CommandSubject(o.cfg.Account, c.kind, c.channel)}
-	h[headerID] = []string{c.id}
-	h[headerExpect] = []string{strconv.FormatUint(c.expect, 10)}
-	h[headerPlace] = []string{c.place.String()}
-	if c.doubtSeq > 0 {
-		h[headerDoubt] = []string{strconv.FormatUint(c.doubtSeq, 10) + "." + strconv.FormatInt(c.doubtAt.UnixMilli(), 10)}
-	}
-	return h
 }

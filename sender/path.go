@@ -111,14 +111,17 @@ func (o *owner) conclude(c *command, out outcome) {
 	if !out.retryAt.IsZero() {
 		r.RetryAt = out.retryAt.UnixMilli()
 	}
-	if out.step == queue.StepUnknown {
+	switch {
+	case out.step == queue.StepUnknown:
 		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
+	case out.state == schema.StateDead: // for the dead letter, if it is written after a crash
+		r.Claim, r.ClaimAt = c.earliestDoubt(out.err)
 	}
-	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
+	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, r, seq, err) })
 }
 
 // concluded goes on when the outcome's record is durable, or can never be.
-func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err error) {
+func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.leave()
@@ -137,16 +140,16 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
-		o.announce(c, out.state, event, nil)
+		o.announce(c, out.state, r.Event, nil)
 		o.retryAt(c, out.retryAt)
 	case queue.StepUnknown:
-		o.announce(c, out.state, event, nil)
+		o.announce(c, out.state, r.Event, nil)
 		o.wonder(c, out.err, time.Now())
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:
 		o.release(c)
-		o.end(c, out.state, event)
+		o.end(c, out.state, r)
 		o.earlyStatuses(out.messageID)
 		o.pump()
 	}
@@ -267,18 +270,15 @@ func (o *owner) lateAnswer(c *command, out outcome) {
 	}
 }
 
-// end tells a durable end and lets go of the command. A dead one is kept as a
-// dead letter first; whoever finds the record after a crash does the same again.
-// The owner's mutex is held.
-func (o *owner) end(c *command, s schema.State, event []byte) {
-	if s != schema.StateDead {
-		o.announce(c, s, event, func() { o.finish(c) })
+// end tells a durable end, which the record describes, and lets go of the command.
+// A dead one is kept as a dead letter first; whoever finds the record after a
+// crash does the same again. The owner's mutex is held.
+func (o *owner) end(c *command, s schema.State, r *queue.Record) {
+	if s != schema.StateDead || c.ledgerKey != queue.LedgerKey(c.id) {
+		// Of an id that is another's no letter is kept: it would take the other's
+		// place, and redriven it could only end duplicate.
+		o.announce(c, s, r.Event, func() { o.finish(c) })
 		return
-	}
-	dead := &queue.DeadLetter{
-		ID: c.id, Origin: c.origin, Generation: c.generation,
-		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
-		Header:  c.delivery.Header, Body: c.delivery.Data,
 	}
 	o.enter()
 	buried := func(err error) {
@@ -291,9 +291,9 @@ func (o *owner) end(c *command, s schema.State, event []byte) {
 		if err != nil {
 			o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept") // its end is still told
 		}
-		o.announce(c, s, event, func() { o.finish(c) })
+		o.announce(c, s, r.Event, func() { o.finish(c) })
 	}
-	if err := o.ledger.PutDead(dead, buried); err != nil {
+	if err := o.ledger.PutDead(o.deadLetter(c, r), buried); err != nil {
 		o.later(func() { buried(err) })
 	}
 }

@@ -301,8 +301,8 @@ func TestStatusOfAStranger(t *testing.T) {
 	}
 }
 
-// ledger owns the account as a worker would, to write what another one left.
-func (r *rig) ledger(write func(l *queue.Ledger, t *queue.Topology)) {
+// asFormerOwner owns the account as a worker would, to write what another one left.
+func (r *rig) asFormerOwner(write func(l *queue.Ledger, t *queue.Topology)) {
 	r.t.Helper()
 	ctx := r.t.Context()
 	topology, err := queue.Ensure(ctx, r.js, "main", limits())
@@ -385,8 +385,8 @@ func (r *rig) putIndex(l *queue.Ledger, x *queue.Index) {
 	}
 }
 
-// died is a ledger that ends dead, with the message's index written later.
-func (r *rig) died(l *queue.Ledger, t *queue.Topology, id string, seq uint64) (d dead, last uint64) {
+// hasDied is a ledger that ends dead, with the message's index written later.
+func (r *rig) hasDied(l *queue.Ledger, t *queue.Topology, id string, seq uint64) (d dead, last uint64) {
 	r.t.Helper()
 	d = dead{id: id, messageID: "m-" + id, origin: queue.Origin{Created: t.Created.UnixNano(), Seq: seq}}
 	last = r.append(l, 0,
@@ -403,18 +403,18 @@ func TestStatusesAfterTheEnd(t *testing.T) {
 	r := newRig(t)
 	var proven, unproven, redriven, sentAgain, rejected dead
 	after := make(map[string]uint64)
-	r.ledger(func(l *queue.Ledger, t *queue.Topology) {
+	r.asFormerOwner(func(l *queue.Ledger, t *queue.Topology) {
 		var last uint64
-		proven, last = r.died(l, t, "proven", 1)
+		proven, last = r.hasDied(l, t, "proven", 1)
 		r.append(l, last, proven.record(queue.StepProof, 0, "", ""))
-		unproven, after["unproven"] = r.died(l, t, "unproven", 2)
-		redriven, last = r.died(l, t, "redriven", 3)
+		unproven, after["unproven"] = r.hasDied(l, t, "unproven", 2)
+		redriven, last = r.hasDied(l, t, "redriven", 3)
 		after["redriven"] = r.append(l, last, redriven.record(queue.StepRedrive, 1, "", ""), redriven.record(queue.StepClaim, 1, "", ""))
-		sentAgain, last = r.died(l, t, "sent again", 4)
+		sentAgain, last = r.hasDied(l, t, "sent again", 4)
 		r.append(l, last, sentAgain.record(queue.StepRedrive, 1, "", ""), sentAgain.record(queue.StepClaim, 1, "", ""),
 			sentAgain.record(queue.StepFinal, 1, schema.StateSent, "second"))
 		r.putIndex(l, sentAgain.index(1, "second"))
-		rejected, last = r.died(l, t, "rejected", 5)
+		rejected, last = r.hasDied(l, t, "rejected", 5)
 		r.append(l, last, rejected.record(queue.StepRedrive, 1, "", ""), rejected.record(queue.StepClaim, 1, "", ""),
 			rejected.record(queue.StepFinal, 1, schema.StateRejected, ""))
 	})
@@ -436,7 +436,7 @@ func TestStatusesAfterTheEnd(t *testing.T) {
 	// The last record speaks for its generation and the doubt: a copy of the
 	// command must not be taken for one that was redriven. The appends fail where
 	// a status came between.
-	r.ledger(func(l *queue.Ledger, _ *queue.Topology) {
+	r.asFormerOwner(func(l *queue.Ledger, _ *queue.Topology) {
 		last, err := l.Last(t.Context(), queue.LedgerKey("rejected"))
 		if err != nil || last == nil || last.Step != queue.StepStatus || last.Generation != 1 || !last.Doubted || last.Attempt != 2 {
 			t.Errorf("rejected: the last record is %+v (%v)", last, err)

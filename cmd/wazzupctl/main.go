@@ -7,6 +7,7 @@
 //	wazzupctl trace ID       one command's timeline
 //	wazzupctl cancel ID      see to it that it is never sent
 //	wazzupctl resolve ID …   decide about one whose fate is unknown
+//	wazzupctl dead list      what failed; dead redrive sends it after all
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
 // `wazzupctl --help` lists all commands, and `wazzupctl <command> --help` has an
@@ -42,6 +43,7 @@ type grammar struct {
 	Resolve  resolveCmd  `cmd:"" help:"Decide about a command whose fate is unknown."`
 	Channels channelsCmd `cmd:"" help:"List the account's channels and their states."`
 	Webhook  webhookCmd  `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
+	Dead     deadCmd     `cmd:"" help:"List, redrive or drop the commands that ended dead."`
 	Doctor   doctorCmd   `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
 }
 
