@@ -312,7 +312,7 @@ func TestRedrive(t *testing.T) {
 	for _, s := range line.Steps {
 		steps = append(steps, fmt.Sprintf("%s.%d.%d", s.Step, s.Generation, s.Attempt))
 	}
-	if want := []string{"claim.0.1", "final.0.1", "redrive.1.1", "claim.1.2", "final.1.2"}; !slices.Equal(steps, want) || line.State != schema.StateSent {
+	if want := []string{"stored.0.0", "claim.0.1", "final.0.1", "redrive.1.1", "claim.1.2", "final.1.2"}; !slices.Equal(steps, want) || line.State != schema.StateSent {
 		t.Errorf("timeline: got %v %s, want %v", steps, line.State, want)
 	}
 	stop()
