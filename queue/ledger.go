@@ -63,11 +63,16 @@ type Record struct {
 	Worker      string `json:"w,omitempty"`
 	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
-	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown: sequence of its claim
+	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown, and of an end or a proof that settles one: sequence of the claim in question
 	ClaimAt     int64  `json:"ca,omitempty"` // of StepUnknown: the claim's At
 	// Doubted: an attempt before this one may have been carried out, and nothing
 	// ever told. It stays through retries, the end and redrives.
 	Doubted bool `json:"d,omitempty"`
+	// DoubtSeq and DoubtAt, of one that is Doubted, are of the claim of the earliest
+	// such attempt: its sequence, and when it was stored (NATS's clock, Unix
+	// milliseconds).
+	DoubtSeq uint64 `json:"ds,omitempty"`
+	DoubtAt  int64  `json:"da,omitempty"`
 	// Until, of a StepCancel that names no origin: it is about the command with
 	// this id that was stored in the command stream up to this sequence.
 	Until uint64 `json:"u,omitempty"`
@@ -141,6 +146,8 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	if r.Doubted {
 		dst = append(dst, `,"d":true`...)
 	}
+	number("ds", int64(r.DoubtSeq)) //nolint:gosec // a sequence is far below 2^63
+	number("da", r.DoubtAt)
 	number("u", int64(r.Until)) //nolint:gosec // the same
 	text("m", r.MessageID)
 	text("ev", r.Evidence)
@@ -396,6 +403,29 @@ func (l *Ledger) Answers(ctx context.Context, from, to uint64) (map[Origin]*Inde
 	return found, nil
 }
 
+// AnswerOf reads the index for an answer to a command, from one sequence up to
+// another; nil when there is none.
+func (l *Ledger) AnswerOf(ctx context.Context, of Origin, from, to uint64) (*Index, error) {
+	var found *Index
+	err := l.scan(ctx, l.IndexFilter(), from, func(m *storedMsg) (bool, error) {
+		if m.Sequence > to {
+			return false, nil
+		}
+		var x Index
+		if err := json.Unmarshal(m.Data, &x); err != nil {
+			return false, fmt.Errorf("decode index: %w", err)
+		}
+		if x.Origin == of {
+			found = &x
+		}
+		return found == nil && m.Sequence < to, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read answers: %w", err)
+	}
+	return found, nil
+}
+
 // Any reports whether anything is stored on the subject, which may have wildcards.
 func (l *Ledger) Any(ctx context.Context, subject string) (bool, error) {
 	m, err := leaderLast(ctx, l.nc, l.Records(), subject)
@@ -474,7 +504,12 @@ type storedMsg struct {
 // leader answers. A direct get may be answered by a replica that lags behind,
 // and what is read here decides whether a call is made. nil when there is none.
 func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
-	req, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	return leaderGet(ctx, nc, stream, map[string]any{"last_by_subj": subject})
+}
+
+// leaderGet is leaderLast for any message that the stream API can name.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which map[string]any) (*storedMsg, error) {
+	req, err := json.Marshal(which)
 	if err != nil {
 		return nil, err
 	}
@@ -483,7 +518,7 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, fmt.Errorf("read record: %w", err)
 	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -496,21 +531,21 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read last record: %w", err)
+		return nil, fmt.Errorf("read record: %w", err)
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
-		return nil, fmt.Errorf("read last record: %w", got.Error)
+		return nil, fmt.Errorf("read record: %w", got.Error)
 	}
 	if got.Message == nil {
-		return nil, errors.New("read last record: empty answer")
+		return nil, errors.New("read record: empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read last record: %w", err)
+			return nil, fmt.Errorf("read record: %w", err)
 		}
 	}
 	return m, nil

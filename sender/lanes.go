@@ -87,6 +87,9 @@ func (o *owner) enqueue(c *command) {
 
 // chatReady offers a chat's head to the gates.
 func (o *owner) chatReady(ch *chat) {
+	if o.evidenceFirst(ch) {
+		return
+	}
 	c := ch.waiting.peek()
 	c.ready = time.Now()
 	c.waited("order", c.ready.Sub(c.since))

@@ -112,6 +112,8 @@ func (o *owner) conclude(c *command, out outcome) {
 	}
 	if out.step == queue.StepUnknown {
 		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
+	} else {
+		r.Claim = out.claim
 	}
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
 }
@@ -204,13 +206,17 @@ func (o *owner) ack(c *command, d *queue.Delivery) {
 
 // record starts a ledger record of the command.
 func (o *owner) record(c *command, step queue.Step) *queue.Record {
-	return &queue.Record{
+	r := &queue.Record{
 		Step: step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
 		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
 		Attempt: c.attempt, Spent: c.spent, Refused: c.refused, Doubted: c.doubted,
 		Worker: o.cfg.Worker, At: time.Now().UnixMilli(),
 	}
+	if c.doubtSeq > 0 {
+		r.DoubtSeq, r.DoubtAt = c.doubtSeq, c.doubtAt.UnixMilli()
+	}
+	return r
 }
 
 // index notes which command the vendor's message id belongs to, just ahead of

@@ -54,7 +54,8 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	case last.Origin == c.origin && last.Generation == c.generation:
 		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
-		c.expect, c.attempt, c.doubted = last.Sequence, last.Attempt, c.doubted || last.Doubted
+		c.expect, c.attempt = last.Sequence, last.Attempt
+		c.learnDoubt(last)
 		o.proceed(c, pending)
 	case takesID(pending) && last.Step == queue.StepInvalid: // that one left the id free
 		c.expect = last.Sequence
@@ -176,9 +177,10 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		return
 	}
 	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
-	c.doubted = last.Doubted
+	c.learnDoubt(last)
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
+		o.settled(c)
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
 		o.release(c)
@@ -187,6 +189,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
+		o.settled(c)
 		o.announce(c, stateOf(last), last.Event, nil)
 		o.retryAt(c, time.UnixMilli(last.RetryAt))
 	case queue.StepUnknown:

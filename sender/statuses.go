@@ -188,7 +188,7 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 	switch {
 	case last == nil || last.Origin != x.Origin:
 		return true, nil // forgotten, or the id's ledger is another command's
-	case last.Step != queue.StepFinal && last.Step != queue.StepStatus:
+	case !last.Step.Ended():
 		return false, nil // its answer is being recorded
 	case last.Step == queue.StepStatus && stateOf(last) == s.late.State:
 		// Recorded; whether its event was published before a crash, nobody knows.
@@ -202,7 +202,7 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 		return true, nil // it cannot be told, and never will be
 	}
 	record := &queue.Record{
-		Step: queue.StepStatus, Key: queue.LedgerKey(x.ID), ID: x.ID, Nonce: o.nonce(), Origin: x.Origin, Generation: x.Generation,
+		Step: queue.StepStatus, Key: queue.LedgerKey(x.ID), ID: x.ID, Nonce: o.nonce(), Origin: x.Origin, Generation: last.Generation,
 		Kind: string(x.Kind), Channel: x.ChannelID, Fingerprint: last.Fingerprint,
 		Attempt: last.Attempt, Spent: last.Spent, Refused: last.Refused, Worker: o.cfg.Worker, At: now.UnixMilli(), Event: body,
 	}
