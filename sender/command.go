@@ -86,6 +86,7 @@ type outcome struct {
 	items     []schema.ItemError
 	retryAt   time.Time
 	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
+	indexed   bool   // the index knows the message id already
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }

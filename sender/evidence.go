@@ -513,6 +513,10 @@ func (o *owner) resolved(c *command, out outcome) {
 	d := o.undoubt(c)
 	c.unsettled = true // until its end is durable: what proved it proves nothing else
 	then := func() { o.conclude(c, out) }
+	if out.messageID != "" {
+		out.indexed = true
+		then = func() { o.indexFirst(c, out) }
+	}
 	if d.former || out.messageID != "" && out.claim == d.claim {
 		o.later(then)
 		return
@@ -521,6 +525,39 @@ func (o *owner) resolved(c *command, out outcome) {
 		out.claim = d.claim
 	}
 	o.leaveDoubt(c, d, then)
+}
+
+// indexFirst makes durable whose message an echo or a late answer speaks of before
+// the command ends by it: once that end is known, an equal doubt is judged, and
+// must find the message id taken.
+//
+// The index is not fenced, so the epoch is looked at first: what a former owner
+// makes of echoes must not stand against what the present one does.
+func (o *owner) indexFirst(c *command, out outcome) {
+	ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+	owned, err := o.ledger.Owned(ctx)
+	cancel()
+	o.mu.Lock()
+	if err == nil && !owned {
+		o.lost(queue.ErrFenced)
+		o.mu.Unlock()
+		return
+	}
+	o.enter()
+	o.mu.Unlock()
+	indexed := func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leave()
+		if err == nil {
+			o.later(func() { o.conclude(c, out) })
+		} // stopped: the next owner finds the unknown, and judges again
+	}
+	if err := o.ledger.PutIndex(o.indexOf(c, out.messageID), indexed); err != nil {
+		o.log.Error().Err(err).Str("command", c.id).Msg("index_failed")
+		out.indexed = false
+		indexed(nil)
+	}
 }
 
 // undoubt takes a command out of those in doubt.

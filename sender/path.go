@@ -102,7 +102,7 @@ func (o *owner) conclude(c *command, out outcome) {
 	if out.state != "" {
 		event = o.encode(c, out)
 	}
-	if out.messageID != "" {
+	if out.messageID != "" && !out.indexed {
 		o.index(c, out.messageID)
 	}
 	r := o.record(c, out.step)
@@ -243,7 +243,7 @@ func (o *owner) indexOf(c *command, messageID string) *queue.Index {
 // lateAnswer passes on what a worker learned after it had lost its epoch. The
 // owner's mutex is held.
 func (o *owner) lateAnswer(c *command, out outcome) {
-	if out.messageID == "" {
+	if out.messageID == "" || out.evidence != nil { // evidence is the new owner's to judge
 		return
 	}
 	o.index(c, out.messageID)

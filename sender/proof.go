@@ -488,6 +488,20 @@ func (o *owner) forgetLate(origin queue.Origin, told lateAnswer) {
 	o.proofs.late[origin] = left
 }
 
+// position is up to where everything is judged and told.
+func (p *proofs) position() uint64 {
+	position := p.handled
+	for _, waiting := range p.pending {
+		position = min(position, waiting.first-1)
+	}
+	for _, answers := range p.late {
+		for _, a := range answers {
+			position = min(position, a.sequence-1)
+		}
+	}
+	return position
+}
+
 // noteEvidence stores up to where evidence is handled: before the oldest that
 // waits to be judged. It also forgets what the ledger has forgotten.
 func (o *owner) noteEvidence(context.Context) error {
@@ -498,15 +512,7 @@ func (o *owner) noteEvidence(context.Context) error {
 			delete(o.proofs.doubted, key)
 		}
 	}
-	position := o.proofs.handled
-	for _, p := range o.proofs.pending {
-		position = min(position, p.first-1)
-	}
-	for _, answers := range o.proofs.late {
-		for _, a := range answers {
-			position = min(position, a.sequence-1)
-		}
-	}
+	position := o.proofs.position()
 	if position <= o.proofs.noted {
 		return nil
 	}
