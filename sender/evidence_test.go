@@ -144,6 +144,24 @@ func TestEchoesAreNotShared(t *testing.T) {
 	}
 }
 
+// The echo of a message that was given up as dead may come when an equal one is
+// in doubt: it could be either's.
+func TestEchoAfterAnEqualMessageWasGivenUp(t *testing.T) {
+	t.Parallel()
+	r := lossy(t)
+	cfg := r.config()
+	cfg.ReconcileWait = 500 * time.Millisecond
+	r.start(cfg)
+	r.send("given-up", phone, "lost")
+	r.event("given-up", schema.StateDead)
+	r.send("doubted", phone, "lost")
+	r.event("doubted", schema.StateUnknown)
+	r.echo("m1", phone, said("lost"))
+	if got := r.states("doubted"); got[len(got)-1] != schema.StateDead {
+		t.Errorf("got %v, want dead", got)
+	}
+}
+
 // Two commands in doubt and two echoes: one each, in both classes of a chat.
 func TestTwoDoubtsTwoEchoes(t *testing.T) {
 	t.Parallel()
