@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"context"
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,4 +33,21 @@ func (l *Ledger) Defer(d *Deferred, done func(err error)) {
 		msg:  &nats.Msg{Subject: d.Schedule, Header: h, Data: d.Body},
 		done: func(_ uint64, _ bool, err error) { done(err) },
 	})
+}
+
+// Hasten has a deferred command come due now. One that is not there has come due
+// already, which is no error.
+func (l *Ledger) Hasten(ctx context.Context, id string, generation int) error {
+	subject := l.ScheduleSubject(id, strconv.Itoa(generation))
+	m, err := leaderLast(ctx, l.nc, l.Deferred(), subject)
+	if err != nil || m == nil {
+		return err
+	}
+	header := maps.Clone(m.Header)
+	delete(header, nats.MsgRollup) // the server adds it to a schedule, and takes it from nobody
+	done := make(chan error, 1)
+	l.Defer(&Deferred{
+		Schedule: subject, Target: m.Header.Get("Nats-Schedule-Target"), At: time.Now(), Header: header, Body: m.Data,
+	}, func(err error) { done <- err })
+	return <-done
 }

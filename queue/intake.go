@@ -33,30 +33,56 @@ const (
 
 // Delivery is one command message handed to the account's owner.
 type Delivery struct {
-	Source  *Source
+	Source  *Source // nil: it was parked
 	Subject string
 	Header  nats.Header
 	Data    []byte
 	Seq     uint64    // in the stream it came from
 	Stored  time.Time // NATS's clock
+	// Last: when the server handed it over, nothing more waited behind it.
+	Last bool
 
-	nc    *nats.Conn
-	mu    sync.Mutex
-	reply string // a redelivery of what is still held replaces it
+	nc     *nats.Conn
+	stream string // of a parked one
+	mu     sync.Mutex
+	reply  string // a redelivery of what is still held replaces it
 }
 
 // Ack removes the message from its stream. It is not waited for: when it is
 // lost the message comes again, and the ledger knows that it ended.
-func (d *Delivery) Ack() error { return d.respond("+ACK") }
+func (d *Delivery) Ack() error {
+	if d.Source == nil {
+		return nil
+	}
+	return d.respond("+ACK")
+}
 
 // InProgress keeps the message from being delivered again while it is held.
-func (d *Delivery) InProgress() error { return d.respond("+WPI") }
+func (d *Delivery) InProgress() error {
+	if d.Source == nil { // nobody else reads what is parked
+		return nil
+	}
+	return d.respond("+WPI")
+}
+
+// Stream is the stream that the message came from.
+func (d *Delivery) Stream() string {
+	if d.Source == nil {
+		return d.stream
+	}
+	return d.Source.stream
+}
 
 func (d *Delivery) respond(what string) error {
 	d.mu.Lock()
 	reply := d.reply
 	d.mu.Unlock()
 	return d.nc.Publish(reply, []byte(what))
+}
+
+// Same reports whether two deliveries are of one stored message.
+func (d *Delivery) Same(other *Delivery) bool {
+	return d.Stream() == other.Stream() && d.Seq == other.Seq
 }
 
 // Replace makes acknowledgements go to the place that a later delivery of the
@@ -99,6 +125,7 @@ type Source struct {
 	in     *Intake
 	stream string
 	filter string
+	empty  bool // nothing waited when it was opened
 
 	generation int // of the consumer; changed only while resetting
 
@@ -189,11 +216,11 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	s.token = strconv.Itoa(in.serial)
 	in.mu.Unlock()
 
-	name, err := s.create(ctx)
+	name, empty, err := s.create(ctx)
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == codeNotUnique {
 		// A former owner made its consumer anew before it noticed.
 		if err = in.Clear(ctx, stream); err == nil {
-			name, err = s.create(ctx)
+			name, empty, err = s.create(ctx)
 		}
 	}
 	if err != nil {
@@ -201,7 +228,7 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s.consumer = name
+	s.consumer, s.empty = name, empty
 	in.sources[s.token] = s
 	in.byName[name] = s
 	return s, nil
@@ -221,9 +248,9 @@ func (s *Source) name() string {
 // create makes the source's consumer. Its state is in the server's
 // memory: a work queue forgets what was acknowledged anyway, and consumer files
 // would cost a quarter of the server's time.
-func (s *Source) create(ctx context.Context) (string, error) {
-	name := s.name()
-	_, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
+func (s *Source) create(ctx context.Context) (name string, empty bool, err error) {
+	name = s.name()
+	c, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: s.filter,
 		AckPolicy:     jetstream.AckExplicitPolicy,
@@ -233,8 +260,14 @@ func (s *Source) create(ctx context.Context) (string, error) {
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		MemoryStorage: true,
 	})
-	return name, err
+	if err != nil {
+		return "", false, err
+	}
+	return name, c.CachedInfo().NumPending == 0, nil
 }
+
+// Empty reports whether nothing waited for the source when it was opened.
+func (s *Source) Empty() bool { return s.empty }
 
 // Stream is the stream that the source reads.
 func (s *Source) Stream() string { return s.stream }
@@ -317,7 +350,7 @@ func (in *Intake) received(m *nats.Msg) {
 	in.mu.Unlock()
 	in.handle(&Delivery{
 		Source: s, Subject: m.Subject, Header: m.Header, Data: m.Data,
-		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply,
+		Seq: meta.streamSeq, Stored: meta.stored, Last: meta.pending == 0, nc: in.nc, reply: m.Reply,
 	})
 }
 
@@ -379,7 +412,7 @@ func (in *Intake) replace(s *Source, old, why string) {
 		err := in.js.DeleteConsumer(ctx, s.stream, old)
 		if err == nil || errors.Is(err, jetstream.ErrConsumerNotFound) {
 			var name string
-			if name, err = s.create(ctx); err == nil {
+			if name, _, err = s.create(ctx); err == nil {
 				cancel()
 				in.resume(s, name)
 				in.log.Info().Str("stream", s.stream).Str("why", why).Msg("lane_consumer_recreated")
@@ -490,6 +523,7 @@ type ackReply struct {
 	streamSeq   uint64
 	consumerSeq uint64
 	stored      time.Time
+	pending     uint64
 }
 
 // parseAckReply reads the acknowledgement subject of a delivery,
@@ -506,8 +540,11 @@ func parseAckReply(reply string) (ackReply, error) {
 	streamSeq, err1 := strconv.ParseUint(tokens[5], 10, 64)
 	consumerSeq, err2 := strconv.ParseUint(tokens[6], 10, 64)
 	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	pending, err4 := strconv.ParseUint(tokens[8], 10, 64)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return ackReply{}, fmt.Errorf("acknowledgement subject: %w", err)
 	}
-	return ackReply{consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos)}, nil
+	return ackReply{
+		consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos), pending: pending,
+	}, nil
 }

@@ -507,9 +507,9 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 	return leaderGet(ctx, nc, stream, map[string]any{"last_by_subj": subject})
 }
 
-// leaderGet is leaderLast for any message that the stream API can name.
-func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which map[string]any) (*storedMsg, error) {
-	req, err := json.Marshal(which)
+// leaderGet reads one message in the way that the request says.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[string]any) (*storedMsg, error) {
+	req, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
@@ -518,7 +518,7 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which map[stri
 	defer cancel()
 	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
 	if err != nil {
-		return nil, fmt.Errorf("read record: %w", err)
+		return nil, fmt.Errorf("read stored message: %w", err)
 	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -531,21 +531,21 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which map[stri
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read record: %w", err)
+		return nil, fmt.Errorf("read stored message: %w", err)
 	}
 	if got.Error != nil {
 		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
-		return nil, fmt.Errorf("read record: %w", got.Error)
+		return nil, fmt.Errorf("read stored message: %w", got.Error)
 	}
 	if got.Message == nil {
-		return nil, errors.New("read record: empty answer")
+		return nil, errors.New("read stored message: empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read record: %w", err)
+			return nil, fmt.Errorf("read stored message: %w", err)
 		}
 	}
 	return m, nil

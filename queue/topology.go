@@ -140,7 +140,8 @@ func (t *Topology) update(ctx context.Context, epoch string) error {
 func sameConfig(have, want jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, want.Subjects) &&
 		have.Replicas == want.Replicas && have.MaxAge == want.MaxAge &&
-		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates
+		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates &&
+		have.AllowDirect == want.AllowDirect
 }
 
 func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
@@ -157,6 +158,7 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Duplicates:   commandDedupe,
 			Storage:      jetstream.FileStorage,
 			Replicas:     l.Replicas,
+			AllowDirect:  true, // to look for one command among many
 		},
 		{
 			Name:        t.Records(),
@@ -182,14 +184,15 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 		},
 		{
 			Name:              t.Deferred(),
-			Description:       "wazzup-relay: scheduled commands of account " + t.Account,
-			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter()},
+			Description:       "wazzup-relay: scheduled and parked commands of account " + t.Account,
+			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter(), t.ParkFilter()},
 			Retention:         jetstream.WorkQueuePolicy,
 			MaxBytes:          -1, // schedules forbid DiscardNew, and nothing may be discarded: the owner keeps to DeferredBytes
 			MaxConsumers:      maxLanes,
 			Duplicates:        commandDedupe,
 			Storage:           jetstream.FileStorage,
 			Replicas:          l.Replicas,
+			AllowDirect:       true, // the same
 			AllowMsgSchedules: true,
 		},
 		{

@@ -19,6 +19,7 @@ const (
 	headerSubject    = "Wazzup-Subject"    // of the first copy
 	headerID         = "Wazzup-Id"         // the command's, since the scheduler strips Nats-Msg-Id
 	headerExpect     = "Wazzup-Expect"     // last ledger sequence at the time of the copy
+	headerPlace      = "Wazzup-Place"      // of a parked one: its place in its chat
 	headerDoubt      = "Wazzup-Doubt"      // of a redriven one in doubt: <claim's sequence>.<claim's time, Unix ms>
 )
 
@@ -30,15 +31,22 @@ const tooOldMargin = time.Hour
 func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	c := o.identify(d)
 	c.lane, c.feed = l, f
+	out := o.check(c) // before anybody else can see the command
 
 	o.mu.Lock()
 	f.held++
+	f.emptied = f.emptied || d.Last
+	if f.last.before(c.place) {
+		f.last = c.place
+	}
 	if o.stopping {
 		f.held--
 		o.mu.Unlock()
 		return
 	}
-	if held := o.commands[c.origin]; held != nil {
+	// Where a command is on its way to the disk a second time, the copy that is
+	// there already has the better place.
+	if held := o.commands[c.origin]; held != nil && !(held.shelved && f.from == sourceParked) {
 		f.held--
 		o.repeated(held, d, f)
 		o.fill(l) // the redelivery used up a wish
@@ -46,9 +54,11 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 		return
 	}
 	o.commands[c.origin] = c
+	if l.unsettled > 0 {
+		defer o.settleParks(l)
+	}
 	o.mu.Unlock()
 
-	out := o.check(c)
 	switch {
 	case out != nil:
 		o.conclude(c, *out)
@@ -66,12 +76,12 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 // repeated notes another delivery of a command that is in hand: the same message
 // through a new consumer, or a copy of it from another stream.
 func (o *owner) repeated(held *command, d *queue.Delivery, f *feed) {
-	if held.delivery.Source == d.Source {
+	if held.delivery.Same(d) {
 		held.delivery.Replace(d)
 		return
 	}
 	for _, known := range held.copies {
-		if known.delivery.Source == d.Source {
+		if known.delivery.Same(d) {
 			known.delivery.Replace(d)
 			return
 		}
@@ -82,7 +92,7 @@ func (o *owner) repeated(held *command, d *queue.Delivery, f *feed) {
 // identify reads what a message says of itself, whether or not it is valid.
 func (o *owner) identify(d *queue.Delivery) *command {
 	c := &command{
-		delivery: d, stored: d.Stored,
+		delivery: d, stored: d.Stored, place: placeOf(d),
 		origin: queue.Origin{Created: o.topology.Created.UnixNano(), Seq: d.Seq},
 	}
 	subject := d.Subject
@@ -97,6 +107,9 @@ func (o *owner) identify(d *queue.Delivery) *command {
 		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
 		c.stored = time.Unix(0, nanos)
 		subject = header(d, headerSubject)
+		if d.Source == nil {
+			c.place = parsePlace(header(d, headerPlace))
+		}
 		if doubt := header(d, headerDoubt); doubt != "" {
 			seq, millis, _ := strings.Cut(doubt, ".")
 			c.doubtSeq, _ = strconv.ParseUint(seq, 10, 64)

@@ -29,6 +29,13 @@ const (
 type fault struct {
 	status int // HTTP-like
 	err    schema.Error
+	state  schema.State // of the command that the request is about; "" = none
+}
+
+// faultBody is the body of an answer that refuses.
+type faultBody struct {
+	Error schema.Error `json:"error"`
+	State schema.State `json:"state,omitempty"`
 }
 
 func (f *fault) Error() string { return f.err.Code }
@@ -88,10 +95,12 @@ func (o *owner) serveAPI() (stop func(), err error) {
 
 func (o *owner) endpoints() map[string]endpoint {
 	return map[string]endpoint{
-		"command.get":   o.commandGet,
-		"channels.list": o.channelsList,
-		"webhooks.get":  o.webhooksGet,
-		"webhooks.set":  o.webhooksSet,
+		"command.get":     o.commandGet,
+		"command.cancel":  o.commandCancel,
+		"command.resolve": o.commandResolve,
+		"channels.list":   o.channelsList,
+		"webhooks.get":    o.webhooksGet,
+		"webhooks.set":    o.webhooksSet,
 	}
 }
 
@@ -108,7 +117,7 @@ func (o *owner) answer(reply string, body []byte, e endpoint) {
 			micro.ErrorHeader:     []string{f.err.Code},
 			micro.ErrorCodeHeader: []string{strconv.Itoa(f.status)},
 		}
-		value = map[string]schema.Error{"error": f.err}
+		value = faultBody{f.err, f.state}
 	}
 	if m.Data, err = json.Marshal(value); err == nil && reply != "" {
 		err = o.nc.PublishMsg(m)
@@ -167,14 +176,9 @@ type Step struct {
 }
 
 func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
-	var q struct {
-		ID string `json:"id"`
-	}
-	if err := decodeRequest(body, &q); err != nil {
+	var q named
+	if err := q.decode(body); err != nil {
 		return nil, err
-	}
-	if q.ID == "" {
-		return nil, badRequest("REQUIRED", "id is required")
 	}
 	records, err := o.ledger.Timeline(ctx, queue.LedgerKey(q.ID))
 	if err != nil {

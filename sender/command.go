@@ -32,8 +32,11 @@ type command struct {
 	lane  *lane
 	feed  *feed
 	chat  *chat
-	since time.Time // when it joined its chat
-	ready time.Time // when it became the head of its chat
+	place place // among those of its chat
+	// shelved: it is on its way to the disk, behind all others of its chat.
+	shelved bool
+	since   time.Time // when it joined its chat
+	ready   time.Time // when it became the head of its chat
 
 	// What the ledger knows.
 	expect  uint64 // sequence of its last record; 0 = none

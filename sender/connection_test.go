@@ -14,12 +14,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
-
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
-	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
 // cutter stands between a worker and the NATS server and breaks the connection
@@ -124,29 +120,6 @@ func readFrame(r *bufio.Reader) ([]byte, error) {
 	return frame, nil
 }
 
-// startOn runs a worker that reaches NATS by way of an endpoint of the test's own.
-func (r *rig) startOn(srv queuetest.Endpoint, cfg sender.Config) {
-	r.t.Helper()
-	w, err := sender.New(sender.Options{
-		NATS: queuetest.Conn(r.t, srv), Accounts: []sender.Config{cfg}, Log: r.log,
-		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := w.Run(ctx); err != nil {
-			r.t.Errorf("worker ended with %v", err)
-		}
-	})
-	r.t.Cleanup(func() {
-		cancel()
-		wg.Wait()
-	})
-}
-
 // The connection to NATS breaks at each write of a command's life, before the
 // server gets it or before its answer comes back. Every message is sent once, in
 // the order of its chat, and ends once.
@@ -181,7 +154,7 @@ func TestConnectionBreaksAtEveryWrite(t *testing.T) {
 						r.send(fmt.Sprintf("c%d-%d", chat, i), fmt.Sprintf("7900000%04d", chat), fmt.Sprintf("m-%d", i))
 					}
 				}
-				r.startOn(c, r.config())
+				r.startOn(queuetest.Conn(t, c), r.config())
 				for _, e := range r.finals(chats * each) {
 					if e.State != schema.StateSent {
 						t.Errorf("%s ended %s", e.ID, e.State)

@@ -18,6 +18,7 @@ type sourceKind int
 const (
 	sourceCommands sourceKind = iota // what producers published
 	sourceDue                        // what came back from the deferred stream
+	sourceParked                     // what was parked because its chat waited
 )
 
 // discover opens a lane for every subject that holds commands, so that the first
@@ -49,7 +50,25 @@ func (o *owner) discover(ctx context.Context) error {
 		key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
 		faults = append(faults, o.foundLane(ctx, key, sourceDue, n))
 	}
-	return errors.Join(faults...)
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	o.foundAll()
+	return nil
+}
+
+// foundAll notes that every source with a command has a consumer: from now on a
+// lane knows whether something comes before what a former owner parked.
+func (o *owner) foundAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.discovered {
+		return
+	}
+	o.discovered = true
+	for _, l := range o.lanes {
+		o.unparkAll(l)
+	}
 }
 
 // checkDeferred keeps the deferred stream within its limit: the server cannot,
@@ -83,6 +102,16 @@ func (o *owner) foundLane(ctx context.Context, key laneKey, from sourceKind, wai
 	}
 	f.source.Check(int(waiting) - held) //nolint:gosec // a stream holds fewer than 2^63 messages
 	return nil
+}
+
+// parkFeed is the lane's feed of parked commands.
+func (l *lane) parkFeed() *feed {
+	f := l.feed(sourceParked)
+	if f == nil {
+		f = &feed{from: sourceParked, lane: l}
+		l.feeds = append(l.feeds, f)
+	}
+	return f
 }
 
 func (l *lane) feed(from sourceKind) *feed {
@@ -122,19 +151,28 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	l = o.laneOf(key)
+	f := &feed{from: from, source: source, lane: l, emptied: source.Empty()}
+	l.feeds = append(l.feeds, f)
+	o.feeds[source] = f
+	o.fill(l)
+	o.unparkAll(l)
+	return nil
+}
+
+// laneOf is the lane with the key, made where it is missing. The owner's mutex is
+// held.
+func (o *owner) laneOf(key laneKey) *lane {
+	l := o.lanes[key]
 	if l == nil {
-		l = &lane{key: key, chats: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
+		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
 		l.pace.next = o.paceFrom(key, l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
 		}
 		o.lanes[key] = l
 	}
-	f := &feed{from: from, source: source, lane: l}
-	l.feeds = append(l.feeds, f)
-	o.feeds[source] = f
-	o.fill(l)
-	return nil
+	return l
 }
 
 // delivered takes a message from the intake to its lane.

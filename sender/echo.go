@@ -113,7 +113,7 @@ func match(attempts []attempt, echoes []echo) []int {
 		if !slices.ContainsFunc(attempts, func(s attempt) bool { return s.owns(&echoes[i]) }) {
 			continue
 		}
-		if !place(i, attempts, echoes, order, owner, make([]bool, len(attempts))) {
+		if !seat(i, attempts, echoes, order, owner, make([]bool, len(attempts))) {
 			return nil
 		}
 		matched++
@@ -150,9 +150,9 @@ func compareAttempts(a, b *attempt) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.claim, b.claim))
 }
 
-// place finds the echo a attempt: a free one, or one whose echo can go to another
+// seat finds the echo a attempt: a free one, or one whose echo can go to another
 // attempt instead (an augmenting path).
-func place(i int, attempts []attempt, echoes []echo, order, owner []int, tried []bool) bool {
+func seat(i int, attempts []attempt, echoes []echo, order, owner []int, tried []bool) bool {
 	for _, s := range order {
 		if owner[s] < 0 && attempts[s].owns(&echoes[i]) {
 			owner[s] = i
@@ -164,7 +164,7 @@ func place(i int, attempts []attempt, echoes []echo, order, owner []int, tried [
 			continue
 		}
 		tried[s] = true
-		if place(owner[s], attempts, echoes, order, owner, tried) {
+		if seat(owner[s], attempts, echoes, order, owner, tried) {
 			owner[s] = i
 			return true
 		}

@@ -65,6 +65,7 @@ func (o *owner) wonder(c *command, e *schema.Error, since time.Time) {
 func (o *owner) doubt(c *command, d *doubt) {
 	c.doubt = d
 	o.doubts[d.subject] = append(o.doubts[d.subject], c)
+	o.chatWaits(c.chat)
 }
 
 func (o *owner) waitForEvidence(c *command) {
@@ -510,7 +511,7 @@ func (o *owner) provenBy(c *command, e *echo, claim uint64) {
 // resolved ends a doubt. An attempt whose message nobody knows is noted first, so
 // that it counts for as long as its echo may come. The owner's mutex is held.
 func (o *owner) resolved(c *command, out outcome) {
-	d := o.undoubt(c)
+	d := o.endDoubt(c)
 	c.unsettled = true // until its end is durable: what proved it proves nothing else
 	then := func() { o.conclude(c, out) }
 	if out.messageID != "" {
@@ -560,8 +561,8 @@ func (o *owner) indexFirst(c *command, out outcome) {
 	}
 }
 
-// undoubt takes a command out of those in doubt.
-func (o *owner) undoubt(c *command) *doubt {
+// endDoubt has nothing wait any more for what would settle the command.
+func (o *owner) endDoubt(c *command) *doubt {
 	d := c.doubt
 	c.doubt = nil
 	if c.timer != nil {

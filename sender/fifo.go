@@ -41,5 +41,25 @@ func (q *fifo[T]) pushFront(v T) {
 	q.items[0] = v
 }
 
+// insert puts v before those at the end of the queue that are behind it.
+func (q *fifo[T]) insert(v T, behind func(T) bool) {
+	q.push(v)
+	for i := len(q.items) - 1; i > q.head && behind(q.items[i-1]); i-- {
+		q.items[i], q.items[i-1] = q.items[i-1], q.items[i]
+	}
+}
+
+// cut takes what the queue holds beyond its first n.
+func (q *fifo[T]) cut(n int) []T {
+	if q.len() <= n {
+		return nil
+	}
+	at := q.head + n
+	rest := append([]T(nil), q.items[at:]...)
+	clear(q.items[at:])
+	q.items = q.items[:at]
+	return rest
+}
+
 // all is what the queue holds; it is valid until the next change.
 func (q *fifo[T]) all() []T { return q.items[q.head:] }

@@ -293,8 +293,7 @@ func (o *owner) openChannel(g *channelGate, why string) {
 	o.ops(schema.OpsLaneOpened, g.id, why, "")
 	for _, l := range o.lanes {
 		if l.channel == g {
-			o.fill(l)
-			o.offer(l)
+			o.laneOpened(l)
 		}
 	}
 	o.pump()
@@ -388,10 +387,16 @@ func (o *owner) openAccount() {
 	o.closed = nil
 	o.ops(schema.OpsAccountOpened, "", "channel list read", "")
 	for _, l := range o.lanes {
-		o.fill(l)
-		o.offer(l)
+		o.laneOpened(l)
 	}
 	o.pump()
+}
+
+// laneOpened has a lane go on.
+func (o *owner) laneOpened(l *lane) {
+	o.fill(l)
+	o.unparkAll(l)
+	o.offer(l)
 }
 
 // pauseAccount holds every call after a 429, until the vendor's hint or, without

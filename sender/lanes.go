@@ -36,6 +36,10 @@ type lane struct {
 	flight int         // attempts that hold a slot
 	pace   pace
 
+	waiting   int              // commands in hand whose chats wait
+	parks     map[string]*chat // chats that have parked commands, by the subject of these
+	unsettled int              // of them, those of a former owner that may not be read yet
+
 	queued  bool        // it stands in the owner's queue of runnable lanes
 	parked  *time.Timer // until a gate of its own opens
 	gate    string      // the last gate it waited at
@@ -43,12 +47,16 @@ type lane struct {
 	channel *channelGate
 }
 
-// feed is one source of a lane: its commands, or those that came due.
+// feed is one source of a lane: its commands, those that came due, or those
+// that were parked.
 type feed struct {
 	from   sourceKind
 	lane   *lane
-	source *queue.Source
-	held   int // deliveries in hand
+	source *queue.Source // nil: parked commands, which no consumer brings
+	held   int           // deliveries in hand
+
+	last    place // of the latest delivery
+	emptied bool  // at some moment of this ownership nothing waited behind it
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in
@@ -57,7 +65,9 @@ type chat struct {
 	key     string
 	lane    *lane
 	waiting fifo[*command]
-	busy    bool // its head is under way, waits for a retry, or is in doubt
+	busy    bool  // its head is under way, waits for a retry, or is in doubt
+	waits   bool  // its head waits for a retry or is in doubt
+	park    *park // what it has on disk; nil: nothing
 }
 
 // chatKey tells which commands must keep their order. All commands of a sync
@@ -69,17 +79,35 @@ func chatKey(c *command) string {
 	return ""
 }
 
-// enqueue puts a command at the end of its chat.
-func (o *owner) enqueue(c *command) {
-	l := c.lane
-	key := chatKey(c)
+// chatOf is the lane's chat with the key, made where it is missing.
+func (l *lane) chatOf(key string) *chat {
 	ch := l.chats[key]
 	if ch == nil {
 		ch = &chat{key: key, lane: l}
 		l.chats[key] = ch
 	}
+	return ch
+}
+
+// enqueue puts a command into its chat, or onto disk where the chat holds
+// enough.
+func (o *owner) enqueue(c *command) {
+	ch := c.lane.chatOf(chatKey(c))
+	if o.mustPark(ch, c) {
+		o.parkCommand(ch, c)
+		return
+	}
+	o.join(ch, c)
+}
+
+// join puts a command in its place in its chat: nearly always the end, but two
+// sources of a lane may bring theirs out of order.
+func (o *owner) join(ch *chat, c *command) {
 	c.chat, c.since = ch, time.Now()
-	ch.waiting.push(c)
+	ch.waiting.insert(c, func(other *command) bool { return c.place.before(other.place) })
+	if ch.waits {
+		o.discount(ch, 1)
+	}
 	if !ch.busy && ch.waiting.len() == 1 {
 		o.chatReady(ch)
 	}
@@ -103,6 +131,7 @@ func (o *owner) again(c *command) {
 	if !ch.busy { // it was never taken: a refused claim of another kind
 		return
 	}
+	o.chatMoves(ch)
 	ch.busy = false
 	c.since = time.Now()
 	ch.waiting.pushFront(c)
@@ -117,12 +146,20 @@ func (o *owner) release(c *command) {
 		return
 	}
 	c.chat = nil
+	o.chatMoves(ch)
 	ch.busy = false
 	if ch.waiting.len() > 0 {
 		o.chatReady(ch)
-		return
 	}
-	delete(ch.lane.chats, ch.key)
+	o.unpark(ch)
+	o.dropIdle(ch)
+}
+
+// dropIdle forgets a chat that has nothing left.
+func (o *owner) dropIdle(ch *chat) {
+	if !ch.busy && ch.waiting.len() == 0 && ch.park == nil {
+		delete(ch.lane.chats, ch.key)
+	}
 }
 
 // family is the breaker that the lane's calls count for.
@@ -166,12 +203,29 @@ func (o *owner) fill(l *lane) {
 		return
 	}
 	room := o.laneRoom(l)
+	held := o.laneHeld(l)
 	for _, f := range l.feeds {
+		if f.source == nil {
+			continue
+		}
 		wanted := f.source.Wanted()
-		if n := room - f.held - wanted; n > 0 && (wanted == 0 || n >= room/2) {
+		if n := room - held - wanted; n > 0 && (wanted == 0 || n >= room/2) {
 			f.source.Want(n)
 		}
 	}
+}
+
+// laneHeld is how much of its room the lane uses: what waits with its chat does
+// not count, so that it does not stop the others, unless there is too much of it.
+func (o *owner) laneHeld(l *lane) int {
+	held := 0
+	for _, f := range l.feeds {
+		held += f.held
+	}
+	if o.waiting <= waitingMax {
+		held -= l.waiting
+	}
+	return held
 }
 
 func (o *owner) laneRoom(l *lane) int {
@@ -182,7 +236,9 @@ func (o *owner) laneRoom(l *lane) int {
 }
 
 func (o *owner) forget(c *command) {
-	delete(o.commands, c.origin)
+	if o.commands[c.origin] == c {
+		delete(o.commands, c.origin)
+	}
 	c.feed.held--
 	o.fill(c.lane)
 }

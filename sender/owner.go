@@ -85,6 +85,8 @@ type owner struct {
 	lookTimer    map[string]*time.Timer
 	proofs       proofs
 	statuses     statuses
+	waiting      int  // commands in hand whose chats wait
+	discovered   bool // every source that held commands when the ownership began is known
 	deferredFull bool // no more commands may be scheduled for now
 	windowKnown  bool // the calls of the past are known, or assumed
 	owned        time.Time
@@ -205,6 +207,9 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 		return err
 	}
 	if err := o.watch(ctx); err != nil {
+		return err
+	}
+	if err := o.findParked(ctx); err != nil {
 		return err
 	}
 	for _, e := range schema.Entities() {

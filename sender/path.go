@@ -111,9 +111,10 @@ func (o *owner) conclude(c *command, out outcome) {
 		r.RetryAt = out.retryAt.UnixMilli()
 	}
 	if out.step == queue.StepUnknown {
-		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
-	} else {
-		r.Claim = out.claim
+		out.claim = c.claimSeq
+	}
+	if r.Claim = out.claim; r.Claim > 0 && r.Claim == c.claimSeq {
+		r.ClaimAt = c.claimAt.UnixMilli()
 	}
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
 }
@@ -190,15 +191,23 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 
 // finish lets go of a command whose end is durable and published.
 func (o *owner) finish(c *command) {
-	o.ack(c, c.delivery)
-	for _, other := range c.copies {
-		o.ack(c, other.delivery)
-	}
+	o.ackAll(c)
 	o.forget(c)
 	o.pump()
 }
 
+func (o *owner) ackAll(c *command) {
+	o.ack(c, c.delivery)
+	for _, other := range c.copies {
+		o.ack(c, other.delivery)
+	}
+}
+
 func (o *owner) ack(c *command, d *queue.Delivery) {
+	if d.Source == nil {
+		o.unparked(c.lane, d)
+		return
+	}
 	if err := d.Ack(); err != nil {
 		o.log.Warn().Err(err).Str("command", c.id).Msg("ack_failed") // it comes again, and its ledger knows
 	}
@@ -297,6 +306,7 @@ func (o *owner) retryAt(c *command, at time.Time) {
 		o.again(c)
 		return
 	}
+	o.chatWaits(c.chat)
 	c.timer = time.AfterFunc(wait, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()

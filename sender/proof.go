@@ -125,6 +125,48 @@ func (o *owner) leaveDoubt(c *command, d *doubt, then func()) {
 	}
 }
 
+// noteDoubt sees to it that an attempt which the record gives up is noted: a person
+// may have settled it, or the one who wrote the record ended there. then runs when
+// that is durable, at once if the record gives up none. The owner's mutex is held,
+// and is when then runs.
+func (o *owner) noteDoubt(c *command, r *queue.Record, then func()) {
+	if r.Claim == 0 || messageOf(r) != "" || c.body.Message == nil {
+		o.settled(c)
+		then()
+		return
+	}
+	c.unsettled = true // it may own an echo that is judged now
+	d := &doubt{subject: o.echoSubject(c.body.Message), content: contentOf(c.body.Message), claim: r.Claim, claimed: time.UnixMilli(r.ClaimAt)}
+	o.later(func() {
+		for try := 1; ; try++ {
+			ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+			at, err := o.ledger.StoredAt(ctx, r.Claim)
+			cancel()
+			if err == nil {
+				if !at.IsZero() {
+					d.claimed = at
+				}
+				break
+			}
+			o.log.Warn().Err(err).Str("command", c.id).Msg("ledger_read_failed")
+			if !o.pause(try) {
+				return
+			}
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.leaveDoubt(c, d, func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.dropped {
+				return
+			}
+			o.settled(c)
+			then()
+		})
+	})
+}
+
 // givenUp reads the attempts of a chat and content that were given up.
 func (o *owner) givenUp(ctx context.Context, subject, content string) ([]*queue.Doubt, error) {
 	key := queue.NewDoubtKey(subject, content)

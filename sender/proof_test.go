@@ -211,6 +211,38 @@ func TestLateProof(t *testing.T) {
 	}
 }
 
+// What a person settles without knowing the message may still have its echo, which
+// then names it.
+func TestEchoAfterAPersonsWord(t *testing.T) {
+	t.Parallel()
+	for as, state := range map[string]schema.State{"sent": schema.StateSent, "drop": schema.StateDead} {
+		t.Run(as, func(t *testing.T) {
+			t.Parallel()
+			r := lossy(t)
+			cfg := r.config()
+			cfg.ReconcileWait = time.Minute
+			r.start(cfg)
+			r.send("a", phone, "lost")
+			r.event("a", schema.StateUnknown)
+			if _, err := r.request("command.resolve", fmt.Sprintf(`{"id":"a","as":%q}`, as)); err != nil {
+				t.Fatal(err)
+			}
+			r.event("a", state)
+			// An equal one, in doubt at the same time: one echo proves neither.
+			r.send("b", phone, "lost")
+			r.event("b", schema.StateUnknown)
+			r.echoes(phone, said("lost"), "m1", "m2")
+			proofs := r.lateProofs(1)
+			if e := r.event("b", schema.StateSent); proofs[0].ID != "a" || proofs[0].MessageID == e.MessageID {
+				t.Errorf("b is sent by %s, late_proof %+v: want an echo each", e.MessageID, proofs)
+			}
+			if n := r.finalsOf("a"); n != 1 {
+				t.Errorf("%d final events, want 1", n)
+			}
+		})
+	}
+}
+
 // A proof is told once, however often its evidence comes and whoever reads it.
 func TestLateProofIsToldOnce(t *testing.T) {
 	t.Parallel()

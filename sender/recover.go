@@ -51,6 +51,8 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	case last == nil: // its records have aged out
 		c.expect = 0
 		o.proceed(c, pending)
+	case last.Step == queue.StepCancel && last.Origin == (queue.Origin{}):
+		o.meetCancel(c, pending, last)
 	case last.Origin == c.origin && last.Generation == c.generation:
 		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
@@ -63,6 +65,17 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	default:
 		o.idTaken(c, pending, last)
 	}
+}
+
+// meetCancel is for a command whose id was cancelled before anybody had seen it.
+// One that was stored later is none of those that were meant.
+func (o *owner) meetCancel(c *command, pending *outcome, last *queue.Record) {
+	c.expect = last.Sequence
+	if takesID(pending) && c.origin.Created == o.topology.Created.UnixNano() && c.origin.Seq <= last.Until {
+		o.later(func() { o.conclude(c, final(schema.StateCancelled)) })
+		return
+	}
+	o.proceed(c, pending)
 }
 
 // takesID reports whether the refused write was to claim or to schedule the
@@ -180,18 +193,20 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	c.learnDoubt(last)
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
-		o.settled(c)
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
-		o.release(c)
-		o.endAgain(c, last)
-		o.pump()
+		o.noteDoubt(c, last, func() {
+			o.release(c)
+			o.endAgain(c, last)
+			o.pump()
+		})
 	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
-		o.settled(c)
-		o.announce(c, stateOf(last), last.Event, nil)
-		o.retryAt(c, time.UnixMilli(last.RetryAt))
+		o.noteDoubt(c, last, func() {
+			o.announce(c, stateOf(last), last.Event, nil)
+			o.retryAt(c, time.UnixMilli(last.RetryAt))
+		})
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, nil)
@@ -199,7 +214,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	case queue.StepScheduled, queue.StepRedrive:
 		o.again(c) // its time has come; a copy that the server fires is the same command
 	case queue.StepCancel:
-		o.again(c)
+		o.later(func() { o.conclude(c, final(schema.StateCancelled)) })
 	case queue.StepClaim:
 		o.crashed(c, last)
 	}

@@ -138,6 +138,6 @@ func (o *owner) formerAnswer(c *command, records []*queue.Record) (x *queue.Inde
 // callAfterAll lets a redriven command go on to its call: nothing proves its
 // earlier attempt. The owner's mutex is held.
 func (o *owner) callAfterAll(c *command) {
-	o.undoubt(c)
+	o.endDoubt(c)
 	o.again(c)
 }

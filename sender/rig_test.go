@@ -117,8 +117,14 @@ func (r *rig) config() sender.Config {
 // start runs a worker until the returned function is called, or the test ends.
 func (r *rig) start(cfg sender.Config) (stop func()) {
 	r.t.Helper()
+	return r.startOn(queuetest.Conn(r.t, r.srv), cfg)
+}
+
+// startOn runs a worker over a connection that the test may break.
+func (r *rig) startOn(nc *nats.Conn, cfg sender.Config) (stop func()) {
+	r.t.Helper()
 	w, err := sender.New(sender.Options{
-		NATS: queuetest.Conn(r.t, r.srv), Accounts: []sender.Config{cfg}, Log: r.log,
+		NATS: nc, Accounts: []sender.Config{cfg}, Log: r.log,
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
 	})
 	if err != nil {

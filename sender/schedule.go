@@ -2,10 +2,9 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -20,7 +19,7 @@ func (o *owner) defers(c *command) bool {
 
 // isCopy reports whether a delivery is our own copy of a command rather than
 // what a producer published.
-func (o *owner) isCopy(d *queue.Delivery) bool { return d.Source.Stream() != o.topology.Commands() }
+func (o *owner) isCopy(d *queue.Delivery) bool { return d.Stream() != o.topology.Commands() }
 
 // schedule records that the id is taken and the command waits, then hands it to
 // the server's scheduler, and only then lets go of the original.
@@ -41,29 +40,21 @@ func (o *owner) scheduled(c *command) {
 		})
 		return
 	}
-	h := make(nats.Header, 10)
-	for _, name := range []string{schema.HeaderReplyTo, schema.HeaderTraceparent, schema.HeaderTracestate} {
-		if v := header(c.delivery, name); v != "" {
-			h[name] = []string{v}
-		}
-	}
-	h[headerOrigin] = []string{strconv.FormatInt(c.origin.Created, 10) + "." + strconv.FormatUint(c.origin.Seq, 10)}
-	h[headerGeneration] = []string{strconv.Itoa(c.generation)}
-	h[headerStored] = []string{strconv.FormatInt(c.stored.UnixNano(), 10)}
-	h[headerSubject] = []string{c.delivery.Subject}
-	h[headerID] = []string{c.id}
-	h[headerExpect] = []string{strconv.FormatUint(c.expect, 10)}
 	o.enter()
 	o.ledger.Defer(&queue.Deferred{
 		Schedule: o.topology.ScheduleSubject(c.id, strconv.Itoa(c.generation)),
 		Target:   o.topology.DueSubject(c.kind, c.channel),
 		At:       c.body.Message.SendAt,
-		Header:   h,
+		Header:   o.copyHeader(c),
 		Body:     c.delivery.Data,
 	}, func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
+		if errors.Is(err, queue.ErrTooLarge) {
+			o.holdUntilDue(c)
+			return
+		}
 		if err != nil {
 			return // stopped: the next owner finds the record and schedules it again
 		}
@@ -86,4 +77,23 @@ func (o *owner) scheduled(c *command) {
 			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})
+}
+
+// holdUntilDue keeps a command in hand that the server's scheduler does not take,
+// because it is too large with our headers. It uses none of its lane's room.
+func (o *owner) holdUntilDue(c *command) {
+	o.waiting++
+	c.lane.waiting++
+	c.timer = time.AfterFunc(time.Until(c.body.Message.SendAt), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		c.timer = nil
+		o.waiting--
+		c.lane.waiting--
+		if !o.stopping {
+			o.enqueue(c)
+			o.pump()
+		}
+	})
+	o.fill(c.lane)
 }

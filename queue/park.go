@@ -1,0 +1,94 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Parked commands are those of a chat that waits, taken out of the way of the
+// other chats of their lane. They lie on the deferred stream, one subject a
+// chat, in the order in which they were parked. No consumer reads them: the
+// account's owner takes them one by one, by their sequence, and each is deleted
+// when its command has ended.
+
+// ParkSubject is where the commands of one chat are parked; chat is any text
+// that names the chat within its lane.
+func (n Names) ParkSubject(kind schema.Kind, channelID, chat string) string {
+	return n.internal("park") + string(kind) + "." + schema.Key(channelID) + "." + schema.Key(chat)
+}
+
+// ParkFilter matches every ParkSubject.
+func (n Names) ParkFilter() string { return n.internal("park") + "*.*.*" }
+
+// ParkedLane tells whose lane a ParkSubject belongs to.
+func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, ok bool) {
+	rest, found := strings.CutPrefix(subject, n.internal("park"))
+	tokens := strings.Split(rest, ".")
+	if !found || len(tokens) != 3 {
+		return "", "", false
+	}
+	return schema.Kind(tokens[0]), tokens[1], true
+}
+
+// Park keeps a command behind those that are parked on the subject already. done
+// gets nil when it is durable, or ErrTooLarge or ErrStopped. The order of two
+// calls is kept only if the second is made after the first is done.
+func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func(seq uint64, err error)) {
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: subject, Header: header, Data: body},
+		done: func(seq uint64, _ bool, err error) { done(seq, err) },
+	})
+}
+
+// NextParked reads, through the stream's leader, the first command that is
+// parked on the subject with this sequence or a later one; nil when there is
+// none. [Ledger.Unpark] deletes it; its Ack does nothing.
+func (l *Ledger) NextParked(ctx context.Context, subject string, from uint64) (*Delivery, error) {
+	m, err := leaderGet(ctx, l.nc, l.Deferred(), map[string]any{"next_by_subj": subject, "seq": max(from, 1)})
+	if err != nil || m == nil {
+		return nil, err
+	}
+	return &Delivery{
+		Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time,
+		nc: l.nc, stream: l.Deferred(),
+	}, nil
+}
+
+// Unpark deletes a parked command, through any failure that may pass. It returns
+// nil when the command is surely gone.
+func (l *Ledger) Unpark(ctx context.Context, d *Delivery) error {
+	request, err := json.Marshal(map[string]any{"seq": d.Seq, "no_erase": true})
+	if err != nil {
+		return fmt.Errorf("delete parked command: %w", err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	reply, err := l.nc.RequestWithContext(bounded, "$JS.API.STREAM.MSG.DELETE."+d.stream, request)
+	if err != nil {
+		return fmt.Errorf("delete parked command: %w", err)
+	}
+	var answer struct {
+		Success bool `json:"success"`
+	}
+	if json.Unmarshal(reply.Data, &answer) == nil && answer.Success {
+		return nil
+	}
+	// It may have been deleted by a request whose answer was lost.
+	m, err := leaderGet(ctx, l.nc, d.stream, map[string]any{"seq": d.Seq})
+	if err == nil && m != nil {
+		err = errStillParked
+	}
+	if err != nil {
+		return fmt.Errorf("delete parked command: %w", err)
+	}
+	return nil
+}
+
+var errStillParked = errors.New("it is still there")
