@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -471,8 +472,10 @@ func (o *owner) lateStored(sequence uint64, body []byte) {
 		o.log.Error().Err(err).Uint64("sequence", sequence).Msg("late_answer_not_read")
 		return
 	}
-	if c := o.commands[x.Origin]; c != nil && c.doubt != nil {
-		o.lookSoon(c.doubt.subject)
+	for subject, doubted := range o.doubts {
+		if slices.ContainsFunc(doubted, func(c *command) bool { return c.origin == x.Origin }) {
+			o.lookSoon(subject)
+		}
 	}
 	o.proofs.late[x.Origin] = append(o.proofs.late[x.Origin], lateAnswer{&x, sequence})
 	o.examineLate(x.Origin)
