@@ -12,7 +12,8 @@
 //   - dead: the dead letters.
 //
 // The files follow a message: topology.go makes the streams, publisher.go puts a
-// command in, lease.go decides which worker owns the account, intake.go hands
-// the owner the commands of each lane, ledger.go claims them and records how
-// they ended, event.go tells the world, deadletter.go keeps what failed.
+// command in, members.go knows which workers are alive, lease.go decides which of
+// them owns the account, intake.go hands the owner the commands of each lane,
+// ledger.go claims them and records how they ended, event.go tells the world,
+// deadletter.go keeps what failed.
 package queue

@@ -80,6 +80,15 @@ type Record struct {
 	MessageID string `json:"m,omitempty"`
 	Evidence  string `json:"ev,omitempty"`
 
+	// CommandStored, of a ledger's first record: when the command itself was
+	// stored, Unix milliseconds, NATS's clock.
+	CommandStored int64 `json:"st,omitempty"`
+	// HTTPStatus of the vendor's answer to the attempt; Code and Phase of its
+	// error, where no event goes with the record.
+	HTTPStatus int          `json:"hs,omitempty"`
+	Code       string       `json:"c,omitempty"`
+	Phase      schema.Phase `json:"ph,omitempty"`
+
 	Waits []Wait `json:"wt,omitempty"`
 
 	// Event is the public event that goes with the record, so that whoever
@@ -90,10 +99,12 @@ type Record struct {
 	Stored   time.Time `json:"-"` // NATS's clock, of a record that was read
 }
 
-// Wait is a gate at which a command waited before its claim, and how long.
+// Wait is a gate at which a command waited before the record, how long, and the
+// last reason why.
 type Wait struct {
 	Gate   string `json:"gate"`
 	Millis int64  `json:"ms"`
+	Why    string `json:"why,omitempty"`
 }
 
 // AppendJSON appends the record's JSON to dst. Two are written for every
@@ -151,6 +162,10 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	number("u", int64(r.Until)) //nolint:gosec // the same
 	text("m", r.MessageID)
 	text("ev", r.Evidence)
+	number("st", r.CommandStored)
+	number("hs", int64(r.HTTPStatus))
+	text("c", r.Code)
+	text("ph", string(r.Phase))
 	if len(r.Waits) > 0 {
 		dst = append(dst, `,"wt":[`...)
 		for i, w := range r.Waits {
@@ -161,6 +176,7 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 			dst = append(dst, w.Gate...)
 			dst = append(dst, `","ms":`...)
 			dst = strconv.AppendInt(dst, w.Millis, 10)
+			text("why", w.Why)
 			dst = append(dst, '}')
 		}
 		dst = append(dst, ']')

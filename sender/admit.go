@@ -66,6 +66,9 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 		o.schedule(c)
 	default:
 		o.mu.Lock()
+		if o.isCopy(d) {
+			c.waitedForTime()
+		}
 		o.enqueue(c)
 		o.fill(l)
 		o.pump()

@@ -44,7 +44,9 @@ type command struct {
 	spent   int    // of them, those that count against the limit
 	refused int    // of them, those that met a refusal which is tried a few times only
 	waits   []queue.Wait
-	doubted bool // an earlier attempt may have been carried out, and nothing ever told
+
+	gatesBefore gateTimes // of its lane, when it became the head of its chat
+	doubted     bool      // an earlier attempt may have been carried out, and nothing ever told
 
 	// doubtSeq and doubtAt are of the claim of the earliest attempt that was given
 	// up in doubt, by NATS's clock; zero: there is none. A redriven command with one
@@ -90,6 +92,20 @@ type outcome struct {
 	retryAt   time.Time
 	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
 	indexed   bool   // the index knows the message id already
+	answer    answer // of the vendor, to this attempt
+}
+
+// answer is what a record tells of the vendor's answer beside its event.
+type answer struct {
+	status int
+	err    *schema.Error // where no event goes with the record
+}
+
+func (a answer) note(r *queue.Record) {
+	r.HTTPStatus = a.status
+	if a.err != nil {
+		r.Code, r.Phase = a.err.Code, a.err.Phase
+	}
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }
@@ -100,20 +116,6 @@ func (c *command) learnDoubt(r *queue.Record) {
 	if c.doubtSeq == 0 && r.DoubtSeq > 0 {
 		c.doubtSeq, c.doubtAt = r.DoubtSeq, time.UnixMilli(r.DoubtAt)
 	}
-}
-
-// waited notes a gate that the command waited at.
-func (c *command) waited(gate string, d time.Duration) {
-	if d < time.Millisecond {
-		return
-	}
-	for i := range c.waits {
-		if c.waits[i].Gate == gate {
-			c.waits[i].Millis += d.Milliseconds()
-			return
-		}
-	}
-	c.waits = append(c.waits, queue.Wait{Gate: gate, Millis: d.Milliseconds()})
 }
 
 func (c *command) channelID() string {

@@ -167,9 +167,11 @@ func (o *owner) laneOf(key laneKey) *lane {
 	if l == nil {
 		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
 		l.pace.next = o.paceFrom(key, l.pace.limit)
+		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
 		}
+		o.shut(l, time.Now())
 		o.lanes[key] = l
 	}
 	return l

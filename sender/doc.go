@@ -3,7 +3,8 @@
 //
 // A message's path, told in the order in which things happen:
 //
-//  1. worker.go: a worker takes the lease of an account and becomes its owner.
+//  1. worker.go: a worker takes the lease of an account and becomes its owner,
+//     if spread.go and share.go say that it is this worker's turn among others.
 //  2. owner.go: the owner raises the epoch, so that every former owner is
 //     refused, opens the account's lanes and learns the channels' states.
 //  3. admit.go: a stored command arrives from its lane, is decoded, checked and

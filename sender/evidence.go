@@ -565,6 +565,7 @@ func (o *owner) indexFirst(c *command, out outcome) {
 func (o *owner) endDoubt(c *command) *doubt {
 	d := c.doubt
 	c.doubt = nil
+	c.waited(gateEvidence, time.Since(d.since), whyEvidence)
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil

@@ -53,6 +53,7 @@ type owner struct {
 	tracing  bool
 
 	vendorAway func(bool) // hears after each reading of the channel list
+	serving    func(bool) // hears when the owner is at work, and when it begins to stop
 
 	ledger   *queue.Ledger
 	intake   *queue.Intake
@@ -78,7 +79,9 @@ type owner struct {
 	commands     map[queue.Origin]*command // in hand
 	lanes        map[laneKey]*lane
 	channels     map[string]*channelGate
-	runnable     [2]fifo[*lane]        // by rank: lanes with a command that may go
+	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
+	lines        [2]gateClock   // by rank: where those lanes stand
+	reasons      reasons
 	doubts       map[string][]*command // by the subject of their echo
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
@@ -95,6 +98,7 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
+	lastClosed   closedSpan
 	refusals     int // of the account, in a row
 	replay       map[string]channelWord
 	pausedUntil  time.Time
@@ -109,7 +113,7 @@ type owner struct {
 	active   int
 	stopping bool          // no new claims
 	dropped  bool          // nothing more is written: the epoch is over
-	drained  chan struct{} // closed when stopping and nothing is active
+	drained  chan struct{} // hears when stopping and nothing is active any more
 }
 
 func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, client *wazzup.Client) *owner {
@@ -122,7 +126,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		gone:      make(chan error, 1),
 		commands:  make(map[queue.Origin]*command),
 		feeds:     make(map[*queue.Source]*feed),
-		statuses:  statuses{early: make(map[string][]status)},
+		statuses:  newStatuses(),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
@@ -136,7 +140,8 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
 		window:    newWindow(cfg.Rate),
-		drained:   make(chan struct{}),
+		reasons:   newReasons(&cfg),
+		drained:   make(chan struct{}, 1),
 		expires:   lease.Expires(),
 
 		noncePrefix: nuid.Next()[12:],
@@ -148,7 +153,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 }
 
 // run serves the account until ctx ends (nil) or the ownership does (the
-// reason). It returns after everything that it started has ended. before is the
+// reason), by a call of giveUp among others. It returns after everything that it started has ended. before is the
 // window of this process's last ownership, nil if there was none.
 func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) {
 	// The lease is kept from before the first step to after the last.
@@ -158,7 +163,9 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 	err := o.openIn(ctx, before)
 	if err == nil {
 		o.log.Info().Msg("account_owned")
+		o.serving(true)
 		err = o.serve(ctx)
+		o.serving(false)
 	}
 	o.drain(ctx)
 	stopRenewing()
@@ -235,8 +242,8 @@ func (o *owner) serve(ctx context.Context) error {
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
-	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
+	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
@@ -276,7 +283,9 @@ func (o *owner) renew(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		renewCtx, cancel := context.WithTimeout(ctx, queue.LeaseRenew)
+		// One that has begun is not cut off: its end would not be known, and the
+		// lease could not be released but only run out.
+		renewCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queue.LeaseRenew)
 		err := o.lease.Renew(renewCtx)
 		cancel()
 		o.mu.Lock()
@@ -304,6 +313,14 @@ func (o *owner) lose(err error) {
 	select {
 	case o.gone <- err:
 	default:
+	}
+}
+
+// giveUp ends the ownership in order, as if the process were told to stop.
+func (o *owner) giveUp() {
+	select {
+	case o.gone <- errGivenUp:
+	default: // it ends already
 	}
 }
 
@@ -357,19 +374,16 @@ func (o *owner) drain(ctx context.Context) {
 	o.mu.Lock()
 	o.stopping = true
 	o.stopTimers()
-	if o.active == 0 {
-		o.closeDrained()
-	}
 	o.mu.Unlock()
 	if o.intake != nil {
 		o.intake.Quiesce()
 	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	for {
+	for !o.idle() {
 		select {
 		case <-o.drained:
-			return
+			continue
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -377,6 +391,14 @@ func (o *owner) drain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// idle reports whether nothing is under way. One step of a command may end and
+// the next begin under the same lock, so that only who holds it can tell.
+func (o *owner) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.active == 0
 }
 
 // close ends what is left of the ownership and gives up the lease.
@@ -445,15 +467,10 @@ func (o *owner) leave() {
 		panic("sender: more work ended than began")
 	}
 	if o.stopping && o.active == 0 {
-		o.closeDrained()
-	}
-}
-
-func (o *owner) closeDrained() {
-	select {
-	case <-o.drained:
-	default:
-		close(o.drained)
+		select {
+		case o.drained <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -541,6 +558,7 @@ func (o *owner) handOver(before *ownership) *ownership {
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
 	now := time.Now()
+	o.owned = now
 	o.paces = make(map[laneKey]time.Time)
 	o.windowKnown = true
 	if before != nil && before.epoch == former {

@@ -106,7 +106,8 @@ func (o *owner) conclude(c *command, out outcome) {
 		o.index(c, out.messageID)
 	}
 	r := o.record(c, out.step)
-	r.Event = event
+	r.Event, r.Waits = event, c.waits // of one that ended without a claim, or was in doubt
+	out.answer.note(r)
 	if !out.retryAt.IsZero() {
 		r.RetryAt = out.retryAt.UnixMilli()
 	}
@@ -135,7 +136,7 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	case err != nil:
 		return
 	}
-	c.expect = seq
+	c.expect, c.waits = seq, nil
 	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
@@ -215,8 +216,13 @@ func (o *owner) ack(c *command, d *queue.Delivery) {
 
 // record starts a ledger record of the command.
 func (o *owner) record(c *command, step queue.Step) *queue.Record {
+	stored := int64(0)
+	if c.expect == 0 { // the first of its ledger
+		stored = c.stored.UnixMilli()
+	}
 	r := &queue.Record{
-		Step: step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
+		CommandStored: stored,
+		Step:          step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
 		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
 		Attempt: c.attempt, Spent: c.spent, Refused: c.refused, Doubted: c.doubted,

@@ -22,9 +22,9 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// ledger opens the account's ledger as a worker would that has lost its epoch: it
+// fenced opens the account's ledger as a worker would that has lost its epoch: it
 // reads all, and writes only what is not fenced.
-func (r *rig) ledger() *queue.Ledger {
+func (r *rig) fenced() *queue.Ledger {
 	r.t.Helper()
 	topology, err := queue.Ensure(r.t.Context(), r.js, "main", limits())
 	if err != nil {
@@ -38,9 +38,9 @@ func (r *rig) ledger() *queue.Ledger {
 	return l
 }
 
-func (r *rig) timeline(id string) []*queue.Record {
+func (r *rig) recordsOf(id string) []*queue.Record {
 	r.t.Helper()
-	records, err := r.ledger().Timeline(r.t.Context(), queue.LedgerKey(id))
+	records, err := r.fenced().Timeline(r.t.Context(), queue.LedgerKey(id))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func (r *rig) timeline(id string) []*queue.Record {
 
 func (r *rig) lastRecord(id string) *queue.Record {
 	r.t.Helper()
-	records := r.timeline(id)
+	records := r.recordsOf(id)
 	if len(records) == 0 {
 		r.t.Fatalf("%s has no ledger", id)
 	}
@@ -59,7 +59,7 @@ func (r *rig) lastRecord(id string) *queue.Record {
 // lateAnswer notes, as a fenced worker does, the 201 of the command's last attempt.
 func (r *rig) lateAnswer(id, messageID string) {
 	r.t.Helper()
-	l := r.ledger()
+	l := r.fenced()
 	last := r.lastRecord(id)
 	x := &queue.Index{
 		ID: id, Origin: last.Origin, Generation: last.Generation, Attempt: last.Attempt, Kind: schema.KindSend,
@@ -710,7 +710,7 @@ func TestResendIsDoubted(t *testing.T) {
 	r.start(r.config())
 	r.send("a", phone, "lost", `,"onUnknown":"resend"`)
 	r.event("a", schema.StateSent)
-	records := r.timeline("a")
+	records := r.recordsOf("a")
 	claim := records[0].Sequence
 	after := false
 	for _, rec := range records {

@@ -66,7 +66,7 @@ func (o outcome) want(t *testing.T, code int, says ...string) outcome {
 }
 
 func commands() [][]string {
-	return [][]string{{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"}, {"doctor"}}
+	return [][]string{{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"cancel"}, {"resolve"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"}, {"doctor"}}
 }
 
 func TestHelp(t *testing.T) {
@@ -75,7 +75,7 @@ func TestHelp(t *testing.T) {
 	if bare := ctl(t, nil, "").want(t, 0); bare.text != all.text {
 		t.Error("a bare call does not print the help")
 	}
-	for _, later := range []string{"cancel", "resolve", "lanes", "dead", "users", "contacts", "deals", "chat-window", "contract"} {
+	for _, later := range []string{"lanes", "dead", "users", "contacts", "deals", "chat-window", "contract"} {
 		if strings.Contains(all.text, "\n  "+later+" ") {
 			t.Errorf("--help lists %s, which is not there", later)
 		}
@@ -109,6 +109,9 @@ func TestUsage(t *testing.T) {
 		{"no such flag", []string{"send", "--colour"}, nil, "", []string{"--colour", "wazzupctl send --help"}},
 		{"a flag without its value", []string{"watch", "--since"}, nil, "", []string{"--since"}},
 		{"a missing argument", []string{"trace"}, nil, "", []string{"<id>"}},
+		{"no decision", []string{"resolve", "x"}, nil, "", []string{"--as"}},
+		{"another decision", []string{"resolve", "x", "--as", "maybe"}, nil, "", []string{"sent", "resend", "drop"}},
+		{"nothing to cancel", []string{"cancel"}, nil, "", []string{"<id>"}},
 		{"a missing subcommand", []string{"webhook"}, nil, "", []string{"get", "set"}},
 		{"a password as a flag", []string{"channels", "--nats-password=" + canary}, nil, "", []string{"--nats-password-file"}},
 		{
@@ -159,7 +162,7 @@ func TestUsage(t *testing.T) {
 func TestWithoutNATS(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"NATS_URL": "nats://u:canary-22bb@127.0.0.1:1"}
-	for _, args := range [][]string{{"channels"}, {"trace", "x"}, {"webhook", "get"}, {"watch"}, {"webhook", "set", "--off"}} {
+	for _, args := range [][]string{{"channels"}, {"trace", "x"}, {"cancel", "x"}, {"resolve", "x", "--as", "sent"}, {"webhook", "get"}, {"watch"}, {"webhook", "set", "--off"}} {
 		t.Run(args[0], func(t *testing.T) {
 			t.Parallel()
 			got := ctl(t, env, "", append(args, "--connect-timeout=50ms")...).want(t, daemon.ExitFailed, "127.0.0.1:1", "NATS_URL", "wazzupctl dev")
@@ -386,7 +389,7 @@ func toolSendInput(t *testing.T, s *system) {
 
 func toolTrace(t *testing.T, s *system) {
 	t.Helper()
-	s.ctl(t, "trace", "one").want(t, 0, "claim", "attempt 1", "final", "sent", "message ")
+	s.ctl(t, "trace", "one").want(t, 0, "stored", "claim", "attempt 1", "worker=", "final", "sent", "http=201", "message ", "status", "read")
 	got := s.ctl(t, "trace", "bad", "--json").want(t, 0)
 	if all := lines(got.stdout); len(all) != 1 || all[0]["state"] != "invalid" {
 		t.Errorf("it printed %s", got.stdout)

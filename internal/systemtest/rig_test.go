@@ -230,13 +230,15 @@ func (r *rig) env(more ...string) []string {
 }
 
 // collect reads every command event from the start, through reconnects.
-func (r *rig) collect() {
+func (r *rig) collect() { r.t.Helper(); r.collectOf("main") }
+
+func (r *rig) collectOf(account string) {
 	r.t.Helper()
-	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: account}.Records())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup.main.evt.command.>"}})
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup." + account + ".evt.command.>"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
