@@ -63,11 +63,16 @@ type Record struct {
 	Worker      string `json:"w,omitempty"`
 	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
-	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown: sequence of its claim
+	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown, and of an end or a proof that settles one: sequence of the claim in question
 	ClaimAt     int64  `json:"ca,omitempty"` // of StepUnknown: the claim's At
 	// Doubted: an attempt before this one may have been carried out, and nothing
 	// ever told. It stays through retries, the end and redrives.
 	Doubted bool `json:"d,omitempty"`
+	// DoubtSeq and DoubtAt, of one that is Doubted, are of the claim of the earliest
+	// such attempt: its sequence, and when it was stored (NATS's clock, Unix
+	// milliseconds).
+	DoubtSeq uint64 `json:"ds,omitempty"`
+	DoubtAt  int64  `json:"da,omitempty"`
 	// Until, of a StepCancel that names no origin: it is about the command with
 	// this id that was stored in the command stream up to this sequence.
 	Until uint64 `json:"u,omitempty"`
@@ -152,6 +157,8 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	if r.Doubted {
 		dst = append(dst, `,"d":true`...)
 	}
+	number("ds", int64(r.DoubtSeq)) //nolint:gosec // a sequence is far below 2^63
+	number("da", r.DoubtAt)
 	number("u", int64(r.Until)) //nolint:gosec // the same
 	text("m", r.MessageID)
 	text("ev", r.Evidence)
@@ -405,6 +412,29 @@ func (l *Ledger) Answers(ctx context.Context, from, to uint64) (map[Origin]*Inde
 		}
 		found[x.Origin] = &x
 		return m.Sequence < to, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read answers: %w", err)
+	}
+	return found, nil
+}
+
+// AnswerOf reads the index for an answer to a command, from one sequence up to
+// another; nil when there is none.
+func (l *Ledger) AnswerOf(ctx context.Context, of Origin, from, to uint64) (*Index, error) {
+	var found *Index
+	err := l.scan(ctx, l.IndexFilter(), from, func(m *storedMsg) (bool, error) {
+		if m.Sequence > to {
+			return false, nil
+		}
+		var x Index
+		if err := json.Unmarshal(m.Data, &x); err != nil {
+			return false, fmt.Errorf("decode index: %w", err)
+		}
+		if x.Origin == of {
+			found = &x
+		}
+		return found == nil && m.Sequence < to, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read answers: %w", err)

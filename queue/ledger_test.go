@@ -176,6 +176,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	want := queue.Record{
 		Step: queue.StepRetry, ID: "a\"b\\\n\u2028ж", Nonce: "n", Origin: queue.Origin{Created: 1 << 60, Seq: 9},
 		Generation: 2, Kind: "bulk", Channel: channel, Fingerprint: "f_-", Attempt: 3, Spent: 2, Refused: 1, Worker: "w", At: 4, RetryAt: 5,
+		Claim: 6, ClaimAt: 7, Doubted: true, DoubtSeq: 8, DoubtAt: 9, Until: 10, MessageID: "m", Evidence: "echo",
 		CommandStored: 6, HTTPStatus: 400, Code: "CHANNEL_NO_MONEY", Phase: schema.PhaseAnswered,
 		Waits: []queue.Wait{{Gate: "pace", Millis: 1, Why: `20/1m "x"`}, {Gate: "order", Millis: 2}}, Event: json.RawMessage(`{"id":"x"}`),
 	}

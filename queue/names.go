@@ -55,6 +55,12 @@ func (n Names) LateSubject(id string) string { return n.internal("late") + schem
 // LateFilter matches every LateSubject.
 func (n Names) LateFilter() string { return n.internal("late") + "*" }
 
+// DoubtSubject is where attempts are noted that were given up in doubt.
+func (n Names) DoubtSubject(key DoubtKey) string { return n.internal("g") + key.token() }
+
+// DoubtFilter matches every DoubtSubject.
+func (n Names) DoubtFilter() string { return n.internal("g") + "*" }
+
 // StateSubject is where an owner keeps what must outlive it: lane states, pauses,
 // the hand-over note. Only the last message of each counts.
 func (n Names) StateSubject(tokens string) string { return n.internal("s") + tokens }

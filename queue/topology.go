@@ -164,7 +164,7 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Name:        t.Records(),
 			Description: "wazzup-relay: ledger, index and events of account " + t.Account,
 			Subjects: []string{
-				t.ledgerOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.StateSubject(">"),
+				t.ledgerOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.DoubtFilter(), t.StateSubject(">"),
 				schema.EventSubjects(t.Account),
 			},
 			// The epoch is in the subject only to be refused when it is over;

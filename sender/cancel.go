@@ -285,6 +285,9 @@ func (o *owner) settleUnknown(ctx context.Context, id string, settle settlement)
 	r.Key, r.Nonce, r.Worker, r.At = queue.LedgerKey(id), o.nonce(), o.cfg.Worker, now.UnixMilli()
 	if r.Step == queue.StepRetry {
 		r.RetryAt, r.Doubted = now.UnixMilli(), true
+		if r.DoubtSeq == 0 {
+			r.DoubtSeq, r.DoubtAt = r.Claim, r.ClaimAt
+		}
 	}
 	done := make(chan error, 1)
 	o.ledger.Append(&r, last.Sequence, func(seq uint64, err error) {

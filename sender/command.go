@@ -48,11 +48,13 @@ type command struct {
 	gatesBefore gateTimes // of its lane, when it became the head of its chat
 	doubted     bool      // an earlier attempt may have been carried out, and nothing ever told
 
-	// doubtSeq and doubtAt are of the claim of the earliest attempt of an earlier
-	// generation that is in doubt; zero: there is none. A redriven command with
-	// one has its evidence looked for before it is claimed.
+	// doubtSeq and doubtAt are of the claim of the earliest attempt that was given
+	// up in doubt, by NATS's clock; zero: there is none. A redriven command with one
+	// has its evidence looked for before it is claimed.
 	doubtSeq uint64
 	doubtAt  time.Time
+	// lookedFirst: that was done.
+	lookedFirst bool
 
 	// The present attempt.
 	slot      *slot
@@ -98,6 +100,8 @@ type outcome struct {
 	original  *schema.Original
 	items     []schema.ItemError
 	retryAt   time.Time
+	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
+	indexed   bool   // the index knows the message id already
 	answer    answer // of the vendor, to this attempt
 }
 
@@ -115,6 +119,14 @@ func (a answer) note(r *queue.Record) {
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }
+
+// learnDoubt takes over what a record says of earlier attempts in doubt.
+func (c *command) learnDoubt(r *queue.Record) {
+	c.doubted = c.doubted || r.Doubted
+	if c.doubtSeq == 0 && r.DoubtSeq > 0 {
+		c.doubtSeq, c.doubtAt = r.DoubtSeq, time.UnixMilli(r.DoubtAt)
+	}
+}
 
 func (c *command) channelID() string {
 	if c.kind.IsMessage() {

@@ -95,9 +95,11 @@ func (o *owner) deadLetter(c *command, r *queue.Record) *queue.DeadLetter {
 		ID: c.id, Origin: c.origin, Generation: c.generation,
 		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
 		Code:    e.Code, Class: e.Class, Reason: e.Reason, Description: e.Description, Attempt: r.Attempt,
-		Doubted:  r.Doubted || e.Class == schema.ClassUnknown,
-		ClaimSeq: r.Claim, ClaimAt: r.ClaimAt,
-		Header: producersHeader(c.delivery.Header), Body: c.delivery.Data,
+		Doubted: r.Doubted || e.Class == schema.ClassUnknown,
+		Header:  producersHeader(c.delivery.Header), Body: c.delivery.Data,
+	}
+	if d.Doubted {
+		d.ClaimSeq, d.ClaimAt = earliestDoubt(r)
 	}
 	if c.body != nil {
 		d.Group = c.body.Group
@@ -108,14 +110,11 @@ func (o *owner) deadLetter(c *command, r *queue.Record) *queue.DeadLetter {
 // earliestDoubt is the claim (its sequence, and its time in Unix milliseconds)
 // after which the proof of a dead command's calls would be stored; zero where
 // nothing is in doubt.
-func (c *command) earliestDoubt(e *schema.Error) (seq uint64, millis int64) {
-	switch {
-	case c.doubtSeq > 0:
-		return c.doubtSeq, c.doubtAt.UnixMilli()
-	case e != nil && e.Class == schema.ClassUnknown && c.claimSeq > 0:
-		return c.claimSeq, c.claimAt.UnixMilli()
+func earliestDoubt(r *queue.Record) (seq uint64, millis int64) {
+	if r.DoubtSeq > 0 {
+		return r.DoubtSeq, r.DoubtAt
 	}
-	return 0, 0
+	return r.Claim, r.ClaimAt
 }
 
 // deadChoice says which letters a request is about.

@@ -339,7 +339,7 @@ func TestRedriveInDoubt(t *testing.T) {
 	if err != nil || len(claim) == 0 {
 		t.Fatal(err)
 	}
-	if d := r.letter(l, "lost"); !d.Doubted || d.ClaimSeq != claim[0].Sequence || d.ClaimAt != claim[0].At {
+	if d := r.letter(l, "lost"); !d.Doubted || d.ClaimSeq != claim[0].Sequence || d.ClaimAt != claim[0].Stored.UnixMilli() {
 		t.Errorf("letter: got %+v, want the claim %d", d, claim[0].Sequence)
 	}
 	r.refused("dead.redrive", `{"ids":["lost"]}`, "409", "includeUnknown")

@@ -17,7 +17,10 @@
 //     step starts when the one before is durable.
 //  7. recover.go: where a claim is refused, because the command was under way
 //     before a crash or its id was used before, the ledger decides.
-//  8. dead.go, redrive.go: a command that ended dead lies in the dead letters
+//  8. evidence.go, echo.go: a call whose fate is unknown waits for what proves it.
+//     proof.go leads what comes after the end to its command; redriven.go looks
+//     for proof before a dead one is called again.
+//  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
 //     until an operator drops it, or has it go on in its next generation.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in

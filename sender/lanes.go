@@ -121,6 +121,9 @@ func (o *owner) join(ch *chat, c *command) {
 
 // chatReady offers a chat's head to the gates.
 func (o *owner) chatReady(ch *chat) {
+	if o.evidenceFirst(ch) {
+		return
+	}
 	c := ch.waiting.peek()
 	c.ready = time.Now()
 	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)

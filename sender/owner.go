@@ -89,7 +89,7 @@ type owner struct {
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
 	lookTimer    map[string]*time.Timer
-	gaveUp       map[string][]string // by the same: contents of messages that ended dead, unproven
+	proofs       proofs
 	statuses     statuses
 	waiting      int  // commands in hand whose chats wait
 	discovered   bool // every source that held commands when the ownership began is known
@@ -135,7 +135,11 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
-		gaveUp:    make(map[string][]string),
+		proofs: proofs{
+			doubted: make(map[queue.DoubtKey]time.Time),
+			pending: make(map[string]*pendingLook),
+			late:    make(map[queue.Origin][]lateAnswer),
+		},
 		lookTimer: make(map[string]*time.Timer),
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
@@ -196,6 +200,7 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 		return err
 	}
 	o.answers.until = raised.LastSeq
+	o.owned = time.Now()
 	if o.ledger, err = queue.NewLedger(o.nc, o.topology, o.lease.Epoch, o.storageFull, o.log); err != nil {
 		return err
 	}
@@ -241,6 +246,7 @@ func (o *owner) serve(ctx context.Context) error {
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
+	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })

@@ -102,7 +102,7 @@ func (o *owner) conclude(c *command, out outcome) {
 	if out.state != "" {
 		event = o.encode(c, out)
 	}
-	if out.messageID != "" {
+	if out.messageID != "" && !out.indexed {
 		o.index(c, out.messageID)
 	}
 	r := o.record(c, out.step)
@@ -111,11 +111,11 @@ func (o *owner) conclude(c *command, out outcome) {
 	if !out.retryAt.IsZero() {
 		r.RetryAt = out.retryAt.UnixMilli()
 	}
-	switch {
-	case out.step == queue.StepUnknown:
-		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
-	case out.state == schema.StateDead: // for the dead letter, if it is written after a crash
-		r.Claim, r.ClaimAt = c.earliestDoubt(out.err)
+	if out.step == queue.StepUnknown {
+		out.claim = c.claimSeq
+	}
+	if r.Claim = out.claim; r.Claim > 0 && r.Claim == c.claimSeq {
+		r.ClaimAt = c.claimAt.UnixMilli()
 	}
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, r, seq, err) })
 }
@@ -220,7 +220,7 @@ func (o *owner) record(c *command, step queue.Step) *queue.Record {
 	if c.expect == 0 { // the first of its ledger
 		stored = c.stored.UnixMilli()
 	}
-	return &queue.Record{
+	r := &queue.Record{
 		CommandStored: stored,
 		Step:          step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
@@ -228,6 +228,10 @@ func (o *owner) record(c *command, step queue.Step) *queue.Record {
 		Attempt: c.attempt, Spent: c.spent, Refused: c.refused, Doubted: c.doubted,
 		Worker: o.cfg.Worker, At: time.Now().UnixMilli(),
 	}
+	if c.doubtSeq > 0 {
+		r.DoubtSeq, r.DoubtAt = c.doubtSeq, c.doubtAt.UnixMilli()
+	}
+	return r
 }
 
 // index notes which command the vendor's message id belongs to, just ahead of
@@ -254,7 +258,7 @@ func (o *owner) indexOf(c *command, messageID string) *queue.Index {
 // lateAnswer passes on what a worker learned after it had lost its epoch. The
 // owner's mutex is held.
 func (o *owner) lateAnswer(c *command, out outcome) {
-	if out.messageID == "" {
+	if out.messageID == "" || out.evidence != nil { // evidence is the new owner's to judge
 		return
 	}
 	o.index(c, out.messageID)

@@ -56,7 +56,8 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	case last.Origin == c.origin && last.Generation == c.generation:
 		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
-		c.expect, c.attempt, c.doubted = last.Sequence, last.Attempt, c.doubted || last.Doubted
+		c.expect, c.attempt = last.Sequence, last.Attempt
+		c.learnDoubt(last)
 		o.proceed(c, pending)
 	case last.Origin == c.origin: // it ended, and was redriven before its message was acknowledged
 		o.later(func() { o.resumeEnded(c) })
@@ -201,19 +202,23 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		return
 	}
 	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
-	c.doubted = last.Doubted
+	c.learnDoubt(last)
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
-		o.release(c)
-		o.endAgain(c, last, o.end)
-		o.pump()
+		o.noteDoubt(c, last, func() {
+			o.release(c)
+			o.endAgain(c, last, o.end)
+			o.pump()
+		})
 	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
-		o.announce(c, stateOf(last), last.Event, nil)
-		o.retryAt(c, time.UnixMilli(last.RetryAt))
+		o.noteDoubt(c, last, func() {
+			o.announce(c, stateOf(last), last.Event, nil)
+			o.retryAt(c, time.UnixMilli(last.RetryAt))
+		})
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, nil)

@@ -412,7 +412,7 @@ func (o *owner) statusRecord(x *queue.Index, last *queue.Record, event []byte, n
 	return &queue.Record{
 		Step: queue.StepStatus, Key: queue.LedgerKey(x.ID), ID: x.ID, Nonce: o.nonce(),
 		Origin: last.Origin, Generation: last.Generation, Kind: last.Kind, Channel: last.Channel, Fingerprint: last.Fingerprint,
-		Attempt: last.Attempt, Spent: last.Spent, Refused: last.Refused, Doubted: last.Doubted,
+		Attempt: last.Attempt, Spent: last.Spent, Refused: last.Refused, Doubted: last.Doubted, DoubtSeq: last.DoubtSeq, DoubtAt: last.DoubtAt,
 		Worker: o.cfg.Worker, At: now.UnixMilli(), Event: event,
 	}
 }

@@ -51,44 +51,7 @@ func (o *owner) watch(ctx context.Context) error {
 	if err := o.followStatuses(ctx, s); err != nil {
 		return err
 	}
-	return o.watchEvidence(ctx, s, prefix)
-}
-
-// watchEvidence looks at a chat in doubt whenever an echo or a late answer for it
-// is stored. It only saves time: the end of each wait looks anyway.
-func (o *owner) watchEvidence(ctx context.Context, s jetstream.Stream, prefix string) error {
-	if o.cfg.Evidence == EvidenceNone {
-		return nil
-	}
-	echoes, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{prefix + "message.out.>", o.topology.LateFilter()},
-		DeliverPolicy:  jetstream.DeliverNewPolicy,
-	})
-	if err != nil {
-		return fmt.Errorf("watch evidence: %w", err)
-	}
-	following, err := echoes.Consume(func(m jetstream.Msg) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if !strings.HasPrefix(m.Subject(), prefix) {
-			for subject := range o.doubts {
-				o.lookSoon(subject)
-			}
-			return
-		}
-		o.webhooks = true
-		o.lookSoon(m.Subject())
-	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-		o.log.Debug().Err(err).Msg("evidence_watch_interrupted")
-	}))
-	if err != nil {
-		return fmt.Errorf("watch evidence: %w", err)
-	}
-	o.onClose(func() {
-		following.Stop()
-		<-following.Closed()
-	})
-	return nil
+	return o.openProofs(ctx, s)
 }
 
 // channelEvent takes in a stored channel event. The stored time tells which of
