@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -180,14 +181,17 @@ func (p *program) readyz() int {
 	return res.StatusCode
 }
 
-// rig is a nats-server in a process of its own, the simulated vendor, and the
-// events that were stored.
+// rig is NATS in processes of its own, the simulated vendor, and the events that
+// were stored.
 type rig struct {
-	t   *testing.T
-	srv *queuetest.Proc
-	sim *simulator.Server
-	nc  *nats.Conn
-	js  jetstream.JetStream
+	t       *testing.T
+	srv     *queuetest.Proc      // one server, or else
+	cluster *queuetest.ProcNodes // a cluster
+	url     string
+	limits  queue.Limits
+	sim     *simulator.Server
+	nc      *nats.Conn
+	js      jetstream.JetStream
 
 	frozen bool // a worker was frozen: its calls in flight may arrive after its end is told
 
@@ -196,9 +200,29 @@ type rig struct {
 	change chan struct{}
 }
 
+// newRig has one nats-server.
 func newRig(t *testing.T, cfg simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Process(t), change: make(chan struct{})}
+	srv := queuetest.Process(t)
+	r := startRig(t, cfg, srv, 1)
+	r.srv = srv
+	return r
+}
+
+// newClusterRig has three nats-servers, each of which has a copy of everything.
+func newClusterRig(t *testing.T, cfg simulator.Config) *rig {
+	t.Helper()
+	cluster := queuetest.ProcessCluster(t, 3)
+	r := startRig(t, cfg, cluster, cluster.Size())
+	r.cluster = cluster
+	return r
+}
+
+func startRig(t *testing.T, cfg simulator.Config, srv queuetest.Endpoint, replicas int) *rig {
+	t.Helper()
+	r := &rig{t: t, url: srv.URL(), change: make(chan struct{}), limits: queue.Limits{
+		Replicas: replicas, CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
+	}}
 	var err error
 	if r.sim, err = simulator.New(cfg); err != nil {
 		t.Fatal(err)
@@ -207,13 +231,11 @@ func newRig(t *testing.T, cfg simulator.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.sim.Close)
-	r.nc = queuetest.Conn(t, r.srv, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	r.nc = queuetest.Conn(t, srv, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := queue.Ensure(t.Context(), r.js, "main", queue.Limits{
-		CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
-	}); err != nil {
+	if _, err := queue.Ensure(t.Context(), r.js, "main", r.limits); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -222,10 +244,10 @@ func newRig(t *testing.T, cfg simulator.Config) *rig {
 // env is a worker's configuration.
 func (r *rig) env(more ...string) []string {
 	return append([]string{
-		"NATS_URL=" + r.srv.URL(), "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + r.sim.URL(),
+		"NATS_URL=" + r.url, "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + r.sim.URL(),
 		"WAZZUP_ACCOUNT_RATE=0", "WAZZUP_BULK_RATE=0", "WAZZUP_RECONCILE_WAIT=200ms", "WAZZUP_BACKOFF=20ms..200ms",
 		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
-		"LOG_FORMAT=json",
+		"WAZZUP_REPLICAS=" + strconv.Itoa(r.limits.Replicas), "LOG_FORMAT=json",
 	}, more...)
 }
 
@@ -284,14 +306,14 @@ func (r *rig) waitFinals(n int, patience time.Duration) []schema.CommandEvent {
 	}
 }
 
-// left is how many commands are in the stream.
-func (r *rig) left() uint64 {
+// stored is how many commands were ever stored, and left how many are in the stream.
+func (r *rig) stored() (stored, left uint64) {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return s.CachedInfo().State.Msgs
+	return s.CachedInfo().State.LastSeq, s.CachedInfo().State.Msgs
 }
 
 // waitEmpty waits until no command is left in the stream.
@@ -300,11 +322,15 @@ func (r *rig) waitEmpty() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(20 * time.Second)
-	for r.left() > 0 {
+	for {
+		_, left := r.stored()
+		if left == 0 {
+			return
+		}
 		select {
 		case <-tick.C:
 		case <-timeout:
-			r.t.Fatalf("%d commands are left in the queue", r.left())
+			r.t.Fatalf("%d commands are left in the queue", left)
 		}
 	}
 }
