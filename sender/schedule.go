@@ -69,11 +69,11 @@ func (o *owner) scheduled(c *command) {
 			}
 		})
 	})
-	key := laneKey{string(c.kind), schema.Key(c.channel)}
+	due := []wantedLane{{laneKey{string(c.kind), schema.Key(c.channel)}, sourceDue}}
 	o.later(func() { // so that its lane is there when it comes due
 		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
 		defer cancel()
-		if err := o.openLane(ctx, key, sourceDue); err != nil {
+		if err := o.openLanes(ctx, due); err != nil {
 			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})
