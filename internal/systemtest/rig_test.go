@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -44,7 +45,7 @@ func build(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = dir
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker")
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker", "../../cmd/ingest")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
@@ -93,8 +94,13 @@ func freeAddr(t *testing.T) string {
 // runWorker starts a worker with these variables and nothing else of ours.
 func runWorker(t *testing.T, env ...string) *program {
 	t.Helper()
+	return run(t, "worker", env...)
+}
+
+func run(t *testing.T, name string, env ...string) *program {
+	t.Helper()
 	p := &program{t: t, admin: freeAddr(t), log: new(lockedBuffer), done: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(binaries, "worker")) //nolint:noctx // ends by the test's own signals
+	p.cmd = exec.Command(filepath.Join(binaries, name)) //nolint:noctx // ends by the test's own signals
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "ADMIN_ADDR=" + p.admin}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
@@ -108,7 +114,7 @@ func runWorker(t *testing.T, env ...string) *program {
 		p.kill()
 		if t.Failed() {
 			text := p.log.String()
-			t.Logf("the worker said (the last 4 KB):\n%s", text[max(len(text)-4096, 0):])
+			t.Logf("the %s said (the last 4 KB):\n%s", name, text[max(len(text)-4096, 0):])
 		}
 	})
 	return p
@@ -193,8 +199,6 @@ type rig struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 
-	frozen bool // a worker was frozen: its calls in flight may arrive after its end is told
-
 	mu     sync.Mutex
 	events []schema.CommandEvent
 	change chan struct{}
@@ -249,6 +253,44 @@ func (r *rig) env(more ...string) []string {
 		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
 		"WAZZUP_REPLICAS=" + strconv.Itoa(r.limits.Replicas), "LOG_FORMAT=json",
 	}, more...)
+}
+
+// runIngest starts an ingest that has its address registered with the vendor, and
+// waits until it is: a worker must be running.
+func (r *rig) runIngest() *program {
+	r.t.Helper()
+	addr := freeAddr(r.t)
+	p := run(r.t, "ingest", "NATS_URL="+r.url, "INGEST_ADDR="+addr, "PUBLIC_URL=http://"+addr,
+		"WEBHOOK_SECRET=a-secret-of-this-test-and-no-other", "LOG_FORMAT=json")
+	if err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool { return r.sim.WebhookURL() != "" }); err != nil {
+		r.t.Fatal(err)
+	}
+	return p
+}
+
+// seedEnv repeats a run of a test that does things at random moments.
+const seedEnv = "WAZZUP_SYSTEM_SEED"
+
+// random is seeded by the environment, or else by the time, and says so.
+func random(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv(seedEnv); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("%s: %v", seedEnv, err)
+		}
+	}
+	t.Logf("%s=%d", seedEnv, seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// latency makes the vendor take a while for every request.
+func (r *rig) latency(d time.Duration) {
+	r.t.Helper()
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(d)}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // collect reads every command event from the start, through reconnects.
