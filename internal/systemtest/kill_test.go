@@ -319,7 +319,7 @@ func TestEmbeddedServerSurvivesKill(t *testing.T) {
 	}
 	w := runWorker(t, env...)
 	w.ready()
-	r := &rig{t: t, sim: sim, change: make(chan struct{})}
+	r := &rig{t: t, sim: sim, change: make(chan struct{}), unsure: make(map[string]bool)}
 	if r.nc, err = nats.Connect(env[0][len("NATS_URL="):], nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}

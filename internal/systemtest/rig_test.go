@@ -200,7 +200,8 @@ type rig struct {
 	js      jetstream.JetStream
 
 	mu     sync.Mutex
-	events []schema.CommandEvent
+	finals []schema.CommandEvent
+	unsure map[string]bool // ids of those whose fate was unknown at some time
 	change chan struct{}
 }
 
@@ -224,7 +225,7 @@ func newClusterRig(t *testing.T, cfg simulator.Config) *rig {
 
 func startRig(t *testing.T, cfg simulator.Config, srv queuetest.Endpoint, replicas int) *rig {
 	t.Helper()
-	r := &rig{t: t, url: srv.URL(), change: make(chan struct{}), limits: queue.Limits{
+	r := &rig{t: t, url: srv.URL(), change: make(chan struct{}), unsure: make(map[string]bool), limits: queue.Limits{
 		Replicas: replicas, CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
 	}}
 	var err error
@@ -313,7 +314,12 @@ func (r *rig) collectOf(account string) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.events = append(r.events, e)
+		switch {
+		case e.State.Final():
+			r.finals = append(r.finals, e)
+		case e.State == schema.StateUnknown:
+			r.unsure[e.ID] = true
+		}
 		close(r.change)
 		r.change = make(chan struct{})
 	}, jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {}))
@@ -329,13 +335,7 @@ func (r *rig) waitFinals(n int, patience time.Duration) []schema.CommandEvent {
 	timeout := time.After(patience)
 	for {
 		r.mu.Lock()
-		finals := make([]schema.CommandEvent, 0, n)
-		for _, e := range r.events {
-			if e.State.Final() {
-				finals = append(finals, e)
-			}
-		}
-		change := r.change
+		finals, change := r.finals, r.change
 		r.mu.Unlock()
 		if len(finals) >= n {
 			return finals
