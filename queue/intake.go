@@ -161,6 +161,7 @@ type IntakeConfig struct {
 	// noticed yet must not stand in the way of the next one.
 	Owned func(context.Context) (bool, error)
 	// Lost is told, by any goroutine, when Owned said no: nothing more will come.
+	// nil: nobody wants to know.
 	Lost func()
 	Log  zerolog.Logger
 }
@@ -471,7 +472,9 @@ func (in *Intake) replace(s *Source, old, why string) {
 		name, err := in.renew(s, old)
 		switch {
 		case errors.Is(err, ErrFenced):
-			in.lost()
+			if in.lost != nil {
+				in.lost()
+			}
 			return
 		case err == nil:
 			in.resume(s, name)

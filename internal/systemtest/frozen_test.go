@@ -141,8 +141,13 @@ func (r *rig) claims(pid int) (claims []claim) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	messages, err := c.Messages()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer messages.Stop()
 	for left := uint64(1); left > 0; {
-		m, err := c.Next()
+		m, err := messages.Next()
 		if err != nil {
 			r.t.Fatal(err)
 		}
