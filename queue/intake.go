@@ -300,6 +300,7 @@ func (s *Source) create(ctx context.Context) (name string, empty bool, err error
 			err = s.in.clear(ctx, s.stream, func(name string) bool {
 				return !strings.HasPrefix(name, s.in.prefix()) || strings.HasPrefix(name, s.stem())
 			})
+			s.generation++ // a deletion that comes late must not meet the next one
 		case mayPass(err):
 			s.in.abandon(ctx, s.stream, s.name())
 			s.generation++
