@@ -21,7 +21,15 @@ const kvOperation = "KV-Operation"
 
 // openBucket opens a bucket whose keys live for a time only, creating it where
 // it is missing.
-func openBucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+func openBucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
+	err = Ask(ctx, func(ctx context.Context) (err error) {
+		kv, err = openBucketOnce(ctx, js, cfg)
+		return err
+	})
+	return kv, err
+}
+
+func openBucketOnce(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	kv, err := js.KeyValue(ctx, cfg.Bucket)
 	if !errors.Is(err, jetstream.ErrBucketNotFound) {
 		return kv, err
@@ -40,7 +48,8 @@ func openBucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyVa
 func lastOfKeys(ctx context.Context, nc *nats.Conn, bucket string, keys []string) (map[string][]byte, error) {
 	values := make(map[string][]byte, len(keys))
 	for some := range slices.Chunk(keys, maxKeysAtOnce) {
-		if err := lastOfSome(ctx, nc, bucket, some, values); err != nil {
+		err := Ask(ctx, func(ctx context.Context) error { return lastOfSome(ctx, nc, bucket, some, values) })
+		if err != nil {
 			return nil, fmt.Errorf("read bucket %s: %w", bucket, err)
 		}
 	}

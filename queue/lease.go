@@ -18,6 +18,9 @@ import (
 const (
 	LeaseTTL   = 3 * time.Second
 	LeaseRenew = 1 * time.Second
+	// LeaseRetry is the pause after a renewal that failed: where a lease ran out
+	// because NATS was away, its owner is to be there before a standby.
+	LeaseRetry = 100 * time.Millisecond
 )
 
 const ownersBucket = "wazzup-owners"
@@ -25,7 +28,7 @@ const ownersBucket = "wazzup-owners"
 // ErrLeaseHeld means that another worker owns the account.
 var ErrLeaseHeld = errors.New("another worker owns the account")
 
-// ErrLeaseLost means that the lease was not renewed in time, or somebody else has it.
+// ErrLeaseLost means that somebody else has the lease, or that it was released.
 var ErrLeaseLost = errors.New("lease lost")
 
 // Leases hands out the ownership of accounts. Each lease is a key with a time to
@@ -107,14 +110,21 @@ type Lease struct {
 	value    []byte
 	revision uint64
 	renewed  time.Time // when the last successful renewal was asked for
+	released bool      // by us
 }
 
-// Renew extends the lease. ErrLeaseLost means that it is over; any other error
-// may pass, until Expires.
+// Renew extends the lease. ErrLeaseLost means that another worker has it; any
+// other error may pass. A lease that ran out while NATS could not renew it, as
+// happens when a cluster elects, is taken anew if nobody else has taken it: if
+// somebody had meanwhile, the epoch is over, and the first write tells.
 func (l *Lease) Renew(ctx context.Context) error {
+	if l.released {
+		return fmt.Errorf("renew lease of %s: %w", l.account, ErrLeaseLost)
+	}
 	err := l.update(ctx)
 	if wrongSequence(err) {
-		// Our own last renewal may have been stored and its answer lost.
+		// Our own last renewal may have been stored and its answer lost, or the
+		// lease has run out.
 		if err = l.catchUp(ctx); err == nil {
 			err = l.update(ctx)
 		}
@@ -141,10 +151,14 @@ func (l *Lease) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m == nil || string(m.Data) != string(l.value) {
+	switch {
+	case m == nil: // it ran out; one that another worker had and released would have left a mark
+		l.revision = 0
+	case string(m.Data) == string(l.value):
+		l.revision = m.Sequence
+	default:
 		return ErrLeaseLost
 	}
-	l.revision = m.Sequence
 	return nil
 }
 
@@ -161,6 +175,7 @@ func (l *Lease) Expires() time.Time { return l.renewed.Add(LeaseTTL) }
 
 // Release gives the lease up, so that a standby can take it at once.
 func (l *Lease) Release(ctx context.Context) error {
+	l.released = true
 	err := l.kv.Delete(ctx, l.account, jetstream.LastRevision(l.revision))
 	if wrongSequence(err) {
 		if err = l.catchUp(ctx); err == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -459,16 +460,77 @@ func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
 
 // scan hands over the stored messages of a subject from a sequence on, oldest
 // first, until there are no more or next says stop.
+//
+// A few are read from the stream's leader, one by one. Many come from a consumer,
+// which is quicker but may run on a copy that lags behind: so what comes after
+// them is asked of the leader again.
 func (t *Topology) scan(ctx context.Context, filter string, from uint64, next func(*storedMsg) (bool, error)) error {
-	s, err := t.js.Stream(ctx, t.Records())
-	if err != nil {
+	r := reading{t: t, filter: filter, from: max(from, 1), next: next}
+	if err := r.one(ctx, scanSingly); err != nil || r.over {
 		return err
 	}
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverAllPolicy}
-	if from > 0 {
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	if err := r.bulk(ctx); err != nil || r.over {
+		return err
 	}
-	c, err := s.OrderedConsumer(ctx, cfg)
+	return r.one(ctx, math.MaxInt)
+}
+
+// How a scan reads.
+const (
+	scanSingly    = 64  // messages that it reads one by one before it makes a consumer
+	scanBatch     = 500 // messages that one pull asks for
+	scanExpiry    = 5 * time.Second
+	scanHeartbeat = time.Second // the loss of the consumer is noticed after two of them
+)
+
+// reading is a scan under way.
+type reading struct {
+	t      *Topology
+	filter string
+	from   uint64 // the sequence to go on from
+	next   func(*storedMsg) (bool, error)
+	over   bool
+}
+
+// take hands over one message.
+func (r *reading) take(m *storedMsg) error {
+	r.from = m.Sequence + 1
+	more, err := r.next(m)
+	r.over = err != nil || !more
+	return err
+}
+
+// one reads up to limit messages from the leader.
+func (r *reading) one(ctx context.Context, limit int) error {
+	for n := 0; n < limit && !r.over; n++ {
+		m, err := leaderGet(ctx, r.t.js.Conn(), r.t.Records(), msgGet{NextFor: r.filter, Seq: r.from})
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			r.over = true
+			return nil
+		}
+		if err := r.take(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulk reads what a consumer has.
+func (r *reading) bulk(ctx context.Context) error {
+	var c jetstream.Consumer
+	err := Ask(ctx, func(ctx context.Context) (err error) {
+		s, err := r.t.js.Stream(ctx, r.t.Records())
+		if err != nil {
+			return err
+		}
+		c, err = s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{r.filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.from,
+		})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -481,12 +543,12 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 	if info.NumPending == 0 {
 		return nil
 	}
-	messages, err := c.Messages(jetstream.PullMaxMessages(scanBatch))
+	messages, err := c.Messages(jetstream.PullMaxMessages(scanBatch), jetstream.PullExpiry(scanExpiry), jetstream.PullHeartbeat(scanHeartbeat))
 	if err != nil {
 		return err
 	}
 	defer messages.Stop()
-	for left := info.NumPending; left > 0; left-- {
+	for left := info.NumPending; left > 0 && !r.over; left-- {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
@@ -495,18 +557,14 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 		if err != nil {
 			return err
 		}
-		more, err := next(&storedMsg{
+		if err := r.take(&storedMsg{
 			Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Headers(), Data: m.Data(),
-		})
-		if err != nil || !more {
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// scanBatch is how many messages one pull of a scan asks for.
-const scanBatch = 500
 
 type storedMsg struct {
 	Subject  string
@@ -544,10 +602,6 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which msgGet) 
 	// A broken connection answers nothing at all.
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
-	if err != nil {
-		return nil, err
-	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message *struct {
@@ -558,14 +612,25 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which msgGet) 
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
-	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, err
-	}
-	if got.Error != nil {
-		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return nil, nil //nolint:nilnil // "there is none" is an answer
+	err = Ask(ctx, func(ctx context.Context) error {
+		reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
+		if err != nil {
+			return err
 		}
-		return nil, got.Error
+		got.Error, got.Message = nil, nil
+		if err := json.Unmarshal(reply.Data, &got); err != nil {
+			return err
+		}
+		if got.Error != nil {
+			return got.Error
+		}
+		return nil
+	})
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+		return nil, nil //nolint:nilnil // "there is none" is an answer
+	}
+	if err != nil {
+		return nil, err
 	}
 	if got.Message == nil {
 		return nil, errors.New("empty answer")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -186,5 +187,33 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// However many records there are, a scan reads each of them once and in order:
+// the first few and the last from the leader, the rest by a consumer.
+func TestScanReadsAll(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+	for _, n := range []int{1, 64, 65, 1200} {
+		subject := schema.StatusEventSubject("main", strconv.Itoa(n))
+		for i := range n {
+			if _, err := a.js.PublishAsync(subject, []byte(strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-a.js.PublishAsyncComplete()
+		read := 0
+		err := l.Events(t.Context(), subject, 0, func(_ uint64, body []byte) error {
+			if string(body) != strconv.Itoa(read) {
+				t.Errorf("of %d events, number %d is %s", n, read, body)
+			}
+			read++
+			return nil
+		})
+		if err != nil || read != n {
+			t.Errorf("read %d of %d events: %v", read, n, err)
+		}
 	}
 }

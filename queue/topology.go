@@ -101,40 +101,49 @@ func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits 
 	return t, nil
 }
 
-func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	s, err := js.Stream(ctx, cfg.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = js.CreateStream(ctx, cfg)
-		// Another program was faster, perhaps with other limits.
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			s, err = js.Stream(ctx, cfg.Name)
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (info *jetstream.StreamInfo, err error) {
+	err = Ask(ctx, func(ctx context.Context) error {
+		s, err := js.Stream(ctx, cfg.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			s, err = js.CreateStream(ctx, cfg)
+			// Another program was faster, perhaps with other limits.
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+				s, err = js.Stream(ctx, cfg.Name)
+			}
 		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.CachedInfo(), nil
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
+	return info, err
 }
 
 // update brings the streams to the limits that are wanted now and the records
 // stream to the epoch.
 func (t *Topology) update(ctx context.Context, epoch string) error {
 	for _, cfg := range t.configs(epoch) {
-		s, err := t.js.Stream(ctx, cfg.Name)
+		err := Ask(ctx, func(ctx context.Context) error { return t.updateStream(ctx, cfg) })
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", cfg.Name, err)
-		}
-		have := s.CachedInfo().Config
-		if sameConfig(have, cfg) {
-			continue
-		}
-		// What cannot be changed on a living stream stays as it was made.
-		cfg.AllowMsgSchedules = have.AllowMsgSchedules
-		if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("update stream %s: %w", cfg.Name, err)
 		}
 	}
 	return nil
+}
+
+func (t *Topology) updateStream(ctx context.Context, cfg jetstream.StreamConfig) error {
+	s, err := t.js.Stream(ctx, cfg.Name)
+	if err != nil {
+		return err
+	}
+	have := s.CachedInfo().Config
+	if sameConfig(have, cfg) {
+		return nil
+	}
+	// What cannot be changed on a living stream stays as it was made.
+	cfg.AllowMsgSchedules = have.AllowMsgSchedules
+	_, err = t.js.UpdateStream(ctx, cfg)
+	return err
 }
 
 func sameConfig(have, want jetstream.StreamConfig) bool {
@@ -215,11 +224,17 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 // currentEpoch reads, through the stream's leader, which epoch may write, and the
 // sequence of the last record.
 func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint64, err error) {
-	s, err := t.js.Stream(ctx, t.Records())
+	var info *jetstream.StreamInfo
+	err = Ask(ctx, func(ctx context.Context) error {
+		s, err := t.js.Stream(ctx, t.Records())
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
 	if err != nil {
 		return "", 0, fmt.Errorf("read epoch of %s: %w", t.Account, err)
 	}
-	info := s.CachedInfo()
 	prefix := t.internal("l")
 	for _, subject := range info.Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {

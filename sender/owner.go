@@ -26,14 +26,16 @@ import (
 
 // Timing of an owner.
 const (
-	requestTimeout = 5 * time.Second  // for one request to NATS
-	openTimeout    = time.Minute      // for raising the epoch and opening the first lanes
-	scanTimeout    = 30 * time.Second // for reading a part of the records
-	discoverEvery  = time.Second      // how soon the first command of a new lane is found
-	holdEvery      = 40 * time.Second // well within the lanes' ack wait
-	tokenPoll      = 20 * time.Millisecond
-	breakerOpenMax = time.Minute     // after it, a channel that came back is surely found out
-	settleGrace    = 2 * time.Second // for records and events after the last call
+	requestTimeout  = 5 * time.Second  // for one request to NATS
+	openTimeout     = time.Minute      // for raising the epoch and opening the first lanes
+	scanTimeout     = 30 * time.Second // for reading a part of the records
+	discoverEvery   = time.Second      // how soon the first command of a new lane is found
+	discoverTimeout = 20 * time.Second // for finding lanes and opening them
+	opensTogether   = 16               // lanes that are opened at the same time
+	holdEvery       = 40 * time.Second // well within the lanes' ack wait
+	tokenPoll       = 20 * time.Millisecond
+	breakerOpenMax  = time.Minute     // after it, a channel that came back is surely found out
+	settleGrace     = 2 * time.Second // for records and events after the last call
 )
 
 // stateHandover is where an owner that leaves in order notes its last window.
@@ -76,7 +78,7 @@ type owner struct {
 	deadTurn     chan struct{} // held by the request that changes dead letters
 	redriveUntil time.Time     // of the spaced redrive that had to end early; of whose turn it is
 
-	opening      sync.Mutex // held while a lane is opened; before mu
+	opening      sync.Mutex // held while lanes are opened; before mu
 	mu           sync.Mutex
 	feeds        map[*queue.Source]*feed
 	commands     map[identity]*command // in hand
@@ -205,7 +207,7 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 		return err
 	}
 	if o.intake, err = queue.NewIntake(queue.IntakeConfig{
-		NATS: o.nc, JetStream: o.js, Epoch: o.lease.Epoch, Handle: o.delivered, Owned: o.ledger.Owned, Log: o.log,
+		NATS: o.nc, JetStream: o.js, Epoch: o.lease.Epoch, Handle: o.delivered, Owned: o.ledger.Owned, Lost: o.fencedOff, Log: o.log,
 	}); err != nil {
 		return err
 	}
@@ -223,10 +225,12 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if err := o.findParked(ctx); err != nil {
 		return err
 	}
+	var lanes []wantedLane
 	for _, e := range schema.Entities() {
-		if err := o.openLane(ctx, laneKey{classSync, string(e)}, sourceCommands); err != nil {
-			return err
-		}
+		lanes = append(lanes, wantedLane{laneKey{classSync, string(e)}, sourceCommands})
+	}
+	if err := o.openLanes(ctx, lanes); err != nil {
+		return err
 	}
 	return o.discover(ctx)
 }
@@ -277,29 +281,36 @@ func (o *owner) every(ctx context.Context, pause time.Duration, name string, cho
 	}
 }
 
-// renew keeps the lease.
+// renew keeps the lease. When it runs out nothing is claimed; it is over when
+// somebody else has it. While NATS cannot renew it, as when a cluster elects,
+// nobody can take it either.
 func (o *owner) renew(ctx context.Context) {
-	ticker := time.NewTicker(queue.LeaseRenew)
-	defer ticker.Stop()
+	pause := queue.LeaseRenew
 	for {
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		// One that has begun is not cut off: its end would not be known, and the
 		// lease could not be released but only run out.
 		renewCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queue.LeaseRenew)
 		err := o.lease.Renew(renewCtx)
 		cancel()
+		over := errors.Is(err, queue.ErrLeaseLost)
+		pause = queue.LeaseRenew
+		if err != nil {
+			pause = queue.LeaseRetry
+		}
 		o.mu.Lock()
 		o.expires = o.lease.Expires()
-		over := errors.Is(err, queue.ErrLeaseLost) || time.Now().After(o.expires)
 		if err == nil {
 			o.pump() // what was held while the lease was in question
 		}
 		if over {
-			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, queue.ErrLeaseLost))
+			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, err))
 		}
 		o.mu.Unlock()
 		if over {
@@ -332,6 +343,13 @@ func (o *owner) giveUp() {
 func (o *owner) lost(err error) {
 	o.dropped = true
 	o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, err))
+}
+
+// fencedOff hears that the epoch is over from whoever found out without a write.
+func (o *owner) fencedOff() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost(queue.ErrFenced)
 }
 
 // followConnection has the lanes delivered again after a reconnect: what the

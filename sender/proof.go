@@ -373,7 +373,7 @@ func (o *owner) publishProof(ctx context.Context, p proof, r *queue.Record) erro
 
 // openProofs learns what was given up, and follows evidence from where the last
 // owner stopped.
-func (o *owner) openProofs(ctx context.Context, s jetstream.Stream) error {
+func (o *owner) openProofs(ctx context.Context) error {
 	keys, err := o.ledger.DoubtKeys(ctx)
 	if err != nil {
 		return err
@@ -395,20 +395,9 @@ func (o *owner) openProofs(ctx context.Context, s jetstream.Stream) error {
 	if o.cfg.Evidence == EvidenceEcho {
 		cfg.FilterSubjects = append(cfg.FilterSubjects, "wazzup."+o.cfg.Account+".evt.message.out.>")
 	}
-	c, err := s.OrderedConsumer(ctx, cfg)
-	if err != nil {
+	if err := o.follow(ctx, cfg, o.evidenceStored); err != nil {
 		return fmt.Errorf("follow evidence: %w", err)
 	}
-	following, err := c.Consume(o.evidenceStored, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-		o.log.Debug().Err(err).Msg("evidence_watch_interrupted") // it goes on by itself
-	}))
-	if err != nil {
-		return fmt.Errorf("follow evidence: %w", err)
-	}
-	o.onClose(func() {
-		following.Stop()
-		<-following.Closed()
-	})
 	return nil
 }
 

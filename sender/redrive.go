@@ -282,15 +282,15 @@ func (r *redrive) openLanes(ctx context.Context, due []*revival) {
 	if r.spacing > 0 {
 		return
 	}
+	var lanes []wantedLane
 	for _, v := range due {
-		if r.opened[v.lane] {
-			continue
+		if !r.opened[v.lane] {
+			r.opened[v.lane] = true
+			lanes = append(lanes, wantedLane{v.lane, sourceDue})
 		}
-		r.opened[v.lane] = true
-		if err := r.openLane(ctx, v.lane, sourceDue); err != nil {
-			r.log.Warn().Err(err).Msg("due_lane_not_opened")
-			return
-		}
+	}
+	if err := r.owner.openLanes(ctx, lanes); err != nil {
+		r.log.Warn().Err(err).Msg("due_lane_not_opened")
 	}
 }
 

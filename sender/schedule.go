@@ -73,7 +73,7 @@ func (o *owner) scheduled(c *command) {
 	o.later(func() { // so that its lane is there when it comes due
 		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
 		defer cancel()
-		if err := o.openLane(ctx, key, sourceDue); err != nil {
+		if err := o.openLanes(ctx, []wantedLane{{key, sourceDue}}); err != nil {
 			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})

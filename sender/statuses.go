@@ -128,7 +128,7 @@ func (s *statuses) position() uint64 {
 }
 
 // followStatuses reads status events from where the last owner stopped.
-func (o *owner) followStatuses(ctx context.Context, s jetstream.Stream) error {
+func (o *owner) followStatuses(ctx context.Context) error {
 	from, err := o.statusPosition(ctx)
 	if err != nil {
 		return fmt.Errorf("follow statuses: %w", err)
@@ -138,20 +138,9 @@ func (o *owner) followStatuses(ctx context.Context, s jetstream.Stream) error {
 	if from > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from+1
 	}
-	c, err := s.OrderedConsumer(ctx, cfg)
-	if err != nil {
+	if err := o.follow(ctx, cfg, o.statusEvent); err != nil {
 		return fmt.Errorf("follow statuses: %w", err)
 	}
-	following, err := c.Consume(o.statusEvent, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-		o.log.Debug().Err(err).Msg("status_watch_interrupted")
-	}))
-	if err != nil {
-		return fmt.Errorf("follow statuses: %w", err)
-	}
-	o.onClose(func() {
-		following.Stop()
-		<-following.Closed()
-	})
 	return nil
 }
 
