@@ -463,10 +463,10 @@ func (r *rig) liveLedger() *queue.Ledger {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	prefix := strings.TrimSuffix(topology.LedgerWrite("", ""), ".")
+	prefix, _, _ := strings.Cut(topology.LedgerWrite("", ""), ".l.")
 	for _, subject := range s.CachedInfo().Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {
-			l, err := queue.NewLedger(r.nc, topology, strings.TrimSuffix(rest, ".*"), nil, zerolog.Nop())
+			l, err := queue.NewLedger(r.nc, topology, strings.TrimSuffix(rest, ".*.*"), nil, zerolog.Nop())
 			if err != nil {
 				r.t.Fatal(err)
 			}
