@@ -40,10 +40,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
-	f.emptied = f.emptied || d.Last
-	if f.last.before(c.place) {
-		f.last = c.place
-	}
+	f.last = max(f.last, d.Seq)
 	if o.stopping {
 		f.held--
 		o.mu.Unlock()

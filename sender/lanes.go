@@ -60,8 +60,7 @@ type feed struct {
 	source *queue.Source // nil: parked commands, which no consumer brings
 	held   int           // deliveries in hand
 
-	last    place // of the latest delivery
-	emptied bool  // at some moment of this ownership nothing waited behind it
+	last uint64 // sequence of the latest delivery
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in
