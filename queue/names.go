@@ -65,9 +65,18 @@ func (n Names) DoubtFilter() string { return n.internal("g") + "*" }
 // fenced like LedgerWrite, and stored under StateSubject.
 func (n Names) StateWrite(epoch, key string) string { return n.internal("f") + epoch + ".s." + key }
 
-// StateSubject is where an owner's notes are kept: the states of channels, pauses,
-// the hand-over. Only the last message of each counts. key is one token.
+// StateSubject is where an owner's notes are kept, such as the hand-over. Only the last message of each counts. key is one token.
 func (n Names) StateSubject(key string) string { return n.internal("s") + key }
+
+// GateWrite is where the owner of an epoch publishes what it knows of a channel's
+// or the account's gate; it is fenced like LedgerWrite, and stored under GateSubject.
+func (n Names) GateWrite(epoch, key string) string { return n.internal("f") + epoch + ".c." + key }
+
+// GateSubject is where the last word about a gate is kept.
+func (n Names) GateSubject(key string) string { return n.internal("c") + key }
+
+// GateFilter matches every GateSubject.
+func (n Names) GateFilter() string { return n.internal("c") + "*" }
 
 // DueSubject is where a deferred command appears when its time has come.
 func (n Names) DueSubject(kind schema.Kind, channelID string) string {

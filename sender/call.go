@@ -105,6 +105,9 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict) {
 			c.lane.channel.refusals = 0
 		}
 	}
+	if v.SpamBrake {
+		o.ratedAsSpam(c.channelID())
+	}
 	if v.OpsUnknownCode {
 		o.ops(schema.OpsVendorUnknownCode, c.channelID(), ErrorCode(a), "")
 	}

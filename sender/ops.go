@@ -14,10 +14,15 @@ import (
 // ops tells operators something once, in the log and as an event. The owner's
 // mutex is held.
 func (o *owner) ops(name schema.OpsName, channel, reason, opensOn string) {
+	o.opsLane(name, channel, "", reason, opensOn)
+}
+
+// opsLane does so of one class of a channel; "" = of the whole channel.
+func (o *owner) opsLane(name schema.OpsName, channel, class, reason, opensOn string) {
 	now := time.Now().UTC()
-	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("reason", reason).Str("opens_on", opensOn).Msg("ops")
+	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("class", class).Str("reason", reason).Str("opens_on", opensOn).Msg("ops")
 	body, err := json.Marshal(schema.OpsEvent{
-		Name: name, Account: o.cfg.Account, At: now, ChannelID: channel, Reason: reason, OpensOn: opensOn,
+		Name: name, Account: o.cfg.Account, At: now, ChannelID: channel, Class: class, Reason: reason, OpensOn: opensOn,
 	})
 	if err != nil {
 		o.log.Error().Err(err).Msg("ops_event_not_encoded")

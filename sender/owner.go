@@ -104,7 +104,8 @@ type owner struct {
 	otherFlight  int // of them, not transactional
 	closed       *closure
 	lastClosed   closedSpan
-	refusals     int // of the account, in a row
+	refusals     int    // of the account, in a row
+	keeper       keeper // of the account's gate
 	replay       map[string]channelWord
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
@@ -152,6 +153,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 
 		noncePrefix: nuid.Next()[12:],
 	}
+	o.keeper.record = o.accountRecord
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())
@@ -219,6 +221,9 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if err := o.takeWindow(ctx, raised.Before, before); err != nil {
 		return err
 	}
+	if err := o.loadGates(ctx); err != nil {
+		return err
+	}
 	if err := o.watch(ctx); err != nil {
 		return err
 	}
@@ -252,6 +257,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
+	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
@@ -468,6 +474,11 @@ func (o *owner) stopTimers() {
 	for _, g := range o.channels {
 		if g.closed != nil && g.closed.probe != nil {
 			g.closed.probe.Stop()
+		}
+		for _, p := range g.paused {
+			if p.timer != nil {
+				p.timer.Stop()
+			}
 		}
 	}
 	for _, timer := range o.lookTimer {

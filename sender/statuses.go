@@ -392,6 +392,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return 0, err
 	}
 	o.metrics.published(o.ctx, x.Kind, s.late.State)
+	o.lateWord(x.ChannelID, s.late)
 	return statusDone, o.publishStatus(x, s.late.State, body)
 }
 
