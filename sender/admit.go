@@ -31,10 +31,14 @@ const tooOldMargin = time.Hour
 func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	c := o.identify(d)
 	c.lane, c.feed = l, f
+	out := o.check(c) // before anybody else can see the command
 
 	o.mu.Lock()
 	f.held++
-	f.last, f.emptied = c.place, f.emptied || d.Last
+	f.emptied = f.emptied || d.Last
+	if f.last.before(c.place) {
+		f.last = c.place
+	}
 	if o.stopping {
 		f.held--
 		o.mu.Unlock()
@@ -55,7 +59,6 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	}
 	o.mu.Unlock()
 
-	out := o.check(c)
 	switch {
 	case out != nil:
 		o.conclude(c, *out)
