@@ -3,7 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -49,8 +49,13 @@ func (l *Ledger) PutDead(d *DeadLetter, done func(err error)) error {
 		return fmt.Errorf("encode dead letter: %w", err)
 	}
 	h := make(nats.Header, len(d.Header)+1)
-	maps.Copy(h, d.Header)
-	delete(h, nats.MsgIdHdr) // it must not be taken for a repeat of an earlier letter
+	for name, values := range d.Header {
+		// What the server acts upon is not the letter's: it must not be taken for a
+		// repeat of an earlier one, and a schedule's headers would have it refused.
+		if !strings.HasPrefix(name, "Nats-") {
+			h[name] = values
+		}
+	}
 	h[headerDead] = []string{string(about)}
 	l.w.publish(&write{
 		msg:  &nats.Msg{Subject: l.DeadSubject(d.ID), Header: h, Data: d.Body},

@@ -414,6 +414,8 @@ func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
 // scan hands over the stored messages of a subject from a sequence on, oldest
 // first, until there are no more or next says stop.
 func (t *Topology) scan(ctx context.Context, filter string, from uint64, next func(*storedMsg) (bool, error)) error {
+	ctx, cancel := WhileConnected(ctx, t.js.Conn())
+	defer cancel()
 	s, err := t.js.Stream(ctx, t.Records())
 	if err != nil {
 		return err

@@ -103,6 +103,14 @@ func (o *owner) cancelUnseen(ctx context.Context, id string, last *queue.Record)
 		return err
 	case d != nil || o.inHand(id):
 		return nil
+	}
+	// During the search it may have met its cancel and ended, so that it is nowhere.
+	met, err := o.ledger.Last(ctx, queue.LedgerKey(id))
+	switch {
+	case err != nil:
+		return err
+	case met != nil && met.Origin != (queue.Origin{}) && stateOf(met) == schema.StateCancelled:
+		return nil
 	case last != nil && last.Step == queue.StepInvalid:
 		return conflict(schema.StateInvalid, "the command has ended")
 	}

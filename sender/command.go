@@ -52,6 +52,8 @@ type command struct {
 	doubtSeq uint64
 	doubtAt  time.Time
 
+	messageID string // of its end, once that is durable: statuses wait until it is told
+
 	// The present attempt.
 	slot      *slot
 	calling   bool

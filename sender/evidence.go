@@ -350,6 +350,7 @@ func proven(kind schema.EvidenceKind, messageID string) outcome {
 func (o *owner) unresolved(c *command, reason schema.Reason) outcome {
 	e := *c.doubt.err
 	if c.body.Message.OnUnknown == schema.OnUnknownResend {
+		c.doubted = true
 		return o.retry(c, &e, true)
 	}
 	e.Reason = reason

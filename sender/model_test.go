@@ -531,8 +531,11 @@ func (j *judge) operators() {
 		}
 	}
 	for _, q := range j.requests {
-		if q.ok {
+		switch {
+		case q.ok:
 			j.operator(q, byID[q.id])
+		case q.code == "404" && len(byID[q.id]) > 0:
+			j.fault(byID[q.id][0], "%s says that there is no such command", q.name)
 		}
 	}
 }

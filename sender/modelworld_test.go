@@ -66,6 +66,7 @@ type modelRequest struct {
 	id   string
 	as   string
 	at   time.Time // when its answer came
+	code string
 	ok   bool
 	// unclear: no answer came, so that it may have been carried out.
 	unclear bool
@@ -415,7 +416,7 @@ func (w *world) request(name, id, as string) {
 	if err == nil {
 		code = m.Header.Get(micro.ErrorCodeHeader)
 	}
-	q.ok = err == nil && code == ""
+	q.ok, q.code = err == nil && code == "", code
 	q.unclear = err != nil && err != nats.ErrNoResponders || strings.HasPrefix(code, "5") //nolint:errorlint // the very value
 	w.requests = append(w.requests, q)
 	w.note("%s %s %s: %s %v", name, id, as, code, err)

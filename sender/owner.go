@@ -167,6 +167,8 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 func (o *owner) openIn(ctx context.Context, before *ownership) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	ctx, stop := queue.WhileConnected(ctx, o.nc)
+	defer stop()
 	return o.open(ctx, before)
 }
 

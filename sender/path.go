@@ -67,7 +67,7 @@ func (o *owner) tooLate(c *command) *outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if m := c.body.Message; m != nil && !m.ExpireAt.IsZero() && !time.Now().Before(m.ExpireAt) {
-		out := final(schema.StateExpired)
+		out := expired(c)
 		return &out
 	}
 	if out := o.tooOld(c); out != nil {
@@ -75,6 +75,18 @@ func (o *owner) tooLate(c *command) *outcome {
 	}
 	c.slot.started = true
 	return nil
+}
+
+// expired ends a command whose time is over. That its last call was not made says
+// nothing of an earlier one in doubt: then its fate stays unknown.
+func expired(c *command) outcome {
+	if !c.doubted {
+		return final(schema.StateExpired)
+	}
+	return outcome{step: queue.StepFinal, state: schema.StateDead, err: &schema.Error{
+		Code: CodeTimeout, Class: schema.ClassUnknown, Phase: schema.PhaseWritten, Reason: schema.ReasonNoEvidence,
+		Description: "an earlier call may have been carried out, and expireAt passed before another",
+	}}
 }
 
 // conclude makes an outcome durable and tells the world.
@@ -145,8 +157,8 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 		o.scheduled(c)
 	default:
 		o.release(c)
+		c.messageID = out.messageID
 		o.end(c, out.state, event)
-		o.earlyStatuses(out.messageID)
 		o.pump()
 	}
 }
@@ -190,6 +202,7 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 func (o *owner) finish(c *command) {
 	o.ackAll(c)
 	o.forget(c)
+	o.earlyStatuses(c.messageID)
 	o.pump()
 }
 

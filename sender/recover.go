@@ -160,6 +160,17 @@ func (o *owner) retryEnd(c *command, last *queue.Record) {
 	})
 }
 
+// messageOf is the vendor's message that a record's event tells of; "" = none.
+func messageOf(r *queue.Record) string {
+	var e struct {
+		MessageID string `json:"messageId"`
+	}
+	if json.Unmarshal(r.Event, &e) != nil {
+		return ""
+	}
+	return e.MessageID
+}
+
 // errorOf is the error that a record's event tells.
 func errorOf(r *queue.Record) *schema.Error {
 	var e schema.CommandEvent
@@ -194,6 +205,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	case queue.StepFinal, queue.StepInvalid:
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
+		c.messageID = messageOf(last)
 		o.release(c)
 		o.endAgain(c, last)
 		o.pump()

@@ -196,6 +196,9 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 	case statusRank(s.late.State) <= statusRank(stateOf(last)):
 		return true, nil // forward only, once each
 	}
+	if told, err := o.endTold(ctx, x, last); err != nil || !told {
+		return false, err
+	}
 	now := time.Now()
 	body, err := statusEvent(o.cfg.Account, x, s.late, now).AppendJSON(nil)
 	if err != nil {

@@ -151,8 +151,10 @@ func (w *Worker) serve(ctx context.Context, i int) {
 // own serves one account for one lease.
 func (w *Worker) own(ctx context.Context, i int, before *ownership) (*ownership, error) {
 	cfg := w.accounts[i]
-	setup, cancel := context.WithTimeout(ctx, scanTimeout)
+	bounded, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
+	setup, stop := queue.WhileConnected(bounded, w.nc)
+	defer stop()
 	topology, err := queue.Ensure(setup, w.js, cfg.Account, cfg.Limits)
 	if err != nil {
 		return nil, err
@@ -165,6 +167,7 @@ func (w *Worker) own(ctx context.Context, i int, before *ownership) (*ownership,
 	if err != nil {
 		return nil, err
 	}
+	stop()
 	cancel()
 	w.awaiting[i].Store(true)
 	defer w.awaiting[i].Store(false)
