@@ -195,9 +195,12 @@ func (j *judge) tell(s *story) string {
 	for _, r := range s.sends {
 		add(r.Time, "request %d: %s %d %s %s", r.Seq, r.Fault, r.Status, r.Code, r.MessageID)
 	}
+	return fmt.Sprintf("%s %s %s%s", s.kind, s.channel, s.body, timeline(lines))
+}
+
+func timeline(lines []note) string {
 	slices.SortStableFunc(lines, func(a, b note) int { return a.at.Compare(b.at) })
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s %s %s", s.kind, s.channel, s.body)
 	for _, l := range lines {
 		fmt.Fprintf(&out, "\n%s %s", l.at.Format("05.000000"), l.what)
 	}
@@ -382,7 +385,7 @@ func (j *judge) reason(s *story, e *storedEvent) {
 	})
 	switch e.Error.Reason {
 	case schema.ReasonNoEvidence:
-		if !s.resend {
+		if !s.resend || !s.expireAt.IsZero() { // too late to call again
 			return
 		}
 	case schema.ReasonDropped:
@@ -408,10 +411,9 @@ func (j *judge) letter(s *story) {
 // statusesOf: forward only, once each, only after sent, and none is forgotten.
 func (j *judge) statusesOf(s *story) {
 	j.t.Helper()
-	rank := map[schema.State]int{schema.StateDelivered: 1, schema.StateRead: 2, schema.StateFailed: 3}
 	last := 0
 	for _, e := range s.events {
-		n := rank[e.State]
+		n := stateRank(e.State)
 		if n == 0 {
 			continue
 		}
@@ -426,7 +428,7 @@ func (j *judge) statusesOf(s *story) {
 	best := 0
 	if s.final.State == schema.StateSent {
 		for _, status := range j.statuses[s.final.MessageID] {
-			best = max(best, map[int]int{2: 1, 3: 2, 13: 3, 21: 3}[status])
+			best = max(best, statusRank(status))
 		}
 	}
 	if last < best {
@@ -566,8 +568,11 @@ func (j *judge) rate() {
 	slices.SortFunc(all, func(a, b simulator.Request) int { return a.Time.Compare(b.Time) })
 	for i := limit.N; i < len(all); i++ {
 		if took := all[i].Time.Sub(all[i-limit.N].Time); took < limit.Per {
-			j.t.Errorf("seed %d: %d requests within %v, want %v at least: from %s to %s", j.seed, limit.N+1, took, limit.Per,
-				all[i-limit.N].Time.Format("05.000000"), all[i].Time.Format("05.000000"))
+			lines := slices.Clone(j.notes)
+			for _, r := range all[i-limit.N : i+1] {
+				lines = append(lines, note{r.Time, fmt.Sprint("  ", r.Seq, " ", r.Path, " ", r.Status)})
+			}
+			j.t.Errorf("seed %d: %d requests within %v, want %v at least:%s", j.seed, limit.N+1, took, limit.Per, timeline(lines))
 			return
 		}
 	}

@@ -85,6 +85,8 @@ type world struct {
 	started  int
 	ending   sync.WaitGroup // workers that die
 
+	told map[string]int // the highest rank of the statuses that were stored, by message id; guarded by mu
+
 	deaths []time.Time // when a worker was cut off for good
 	notes  []note      // what was done to the world
 }
@@ -96,7 +98,7 @@ type note struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
-	w := &world{rig: newRig(t), seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
+	w := &world{rig: newRig(t), told: make(map[string]int), seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
 	w.hooks = httptest.NewServer(http.HandlerFunc(w.webhook))
 	t.Cleanup(w.hooks.Close)
 	if err := w.sim.SetWebhookURL(w.hooks.URL); err != nil {
@@ -144,8 +146,8 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		w.t.Errorf("webhook: %v", err)
 	}
-	store := func(subject string, item json.RawMessage, key string) {
-		times := 1
+	store := func(subject string, item json.RawMessage, key string) (times int) {
+		times = 1
 		switch {
 		case w.fate("lost "+key, 15):
 			times = 0
@@ -157,6 +159,7 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 				_, err = w.js.Publish(context.WithoutCancel(r.Context()), subject, item)
 			}
 		}
+		return times
 	}
 	for _, item := range body.Messages {
 		var m struct{ MessageID, ChannelID, ChatType, ChatID string }
@@ -173,7 +176,11 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 		if word == "" {
 			word = "failed"
 		}
-		store(schema.StatusEventSubject("main", word), item, fmt.Sprint("status ", s.Status, s.MessageID))
+		if store(schema.StatusEventSubject("main", word), item, fmt.Sprint("status ", s.Status, s.MessageID)) > 0 {
+			w.mu.Lock()
+			w.told[s.MessageID] = max(w.told[s.MessageID], statusRank(s.Status))
+			w.mu.Unlock()
+		}
 	}
 	for _, item := range body.Channels {
 		var ch struct{ ChannelID, State string }
@@ -376,7 +383,7 @@ func (w *world) endWorker(dies bool) {
 		leaving.nc.Close()
 		w.ending.Go(leaving.stop)
 		if w.chance(75) {
-			w.expireLease()
+			w.expireLease(leaving.name)
 		}
 	} else {
 		w.note("%s stops", leaving.name)
@@ -388,18 +395,20 @@ func (w *world) endWorker(dies bool) {
 	}
 }
 
-// expireLease saves the time until the lease of a worker that died is over; of a
-// living owner it takes the account away.
-func (w *world) expireLease() {
+// expireLease saves the time until the lease of a worker that died is over, unless
+// another has it.
+func (w *world) expireLease(worker string) {
 	kv, err := w.js.KeyValue(w.t.Context(), "wazzup-owners")
-	if err == nil {
-		err = kv.Delete(w.t.Context(), "main")
-	}
 	if err != nil {
-		w.reconnected(err)
 		return
 	}
-	w.note("the lease is over")
+	lease, err := kv.Get(w.t.Context(), "main")
+	if err != nil || !strings.Contains(string(lease.Value()), `"`+worker+`"`) {
+		return
+	}
+	if kv.Delete(w.t.Context(), "main", jetstream.LastRevision(lease.Revision())) == nil {
+		w.note("the lease of %s is over", worker)
+	}
 }
 
 // request asks the owner once, whoever it is.
@@ -449,8 +458,6 @@ func (w *world) operate() {
 		w.note("NATS restarts")
 		w.srv.Restart()
 		w.reconnected(nil)
-	case n < 88:
-		w.expireLease()
 	default:
 		channel := pick(w.random, modelChannels())
 		state := pick(w.random, []string{simulator.StateNotEnoughMoney, simulator.StatePhoneUnavailable, simulator.StateActive, simulator.StateActive})
@@ -517,7 +524,7 @@ func (w *world) rest() {
 	w.note("the faults are over")
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(90 * time.Second)
+	timeout := time.After(45 * time.Second)
 	for !w.resting() {
 		for _, ch := range w.sim.Channels() {
 			w.setChannel(ch.ChannelID, simulator.StateActive)
@@ -525,10 +532,38 @@ func (w *world) rest() {
 		select {
 		case <-tick.C:
 		case <-timeout:
-			w.t.Errorf("seed %d: the world does not come to rest", w.seed)
+			w.t.Errorf("seed %d: the world does not come to rest: %+v%s", w.seed, w.sim.View(), w.left())
 			return
 		}
 	}
+}
+
+// left tells what the streams of commands still hold, and who holds it.
+func (w *world) left() string {
+	var out strings.Builder
+	for _, name := range []string{queue.Names{Account: "main"}.Commands(), queue.Names{Account: "main"}.Deferred()} {
+		s, err := w.js.Stream(w.t.Context(), name)
+		if err != nil {
+			return err.Error()
+		}
+		info, err := s.Info(w.t.Context(), jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			return err.Error()
+		}
+		fmt.Fprintf(&out, "\n%s: %d from %d, %v", name, info.State.Msgs, info.State.FirstSeq, info.State.Subjects)
+		for c := range s.ListConsumers(w.t.Context()).Info() {
+			fmt.Fprintf(&out, "\n  %s: %d delivered, %d unacknowledged, %d pending, %d pulls waiting", c.Config.FilterSubject, c.Delivered.Consumer, c.NumAckPending, c.NumPending, c.NumWaiting)
+		}
+	}
+	return out.String()
+}
+
+// statusRank orders the vendor's statuses by what follows what, and stateRank our
+// events of them; 0 = they tell a command nothing.
+func statusRank(status int) int { return map[int]int{2: 1, 3: 2, 13: 3, 21: 3}[status] }
+
+func stateRank(s schema.State) int {
+	return map[schema.State]int{schema.StateDelivered: 1, schema.StateRead: 2, schema.StateFailed: 3}[s]
 }
 
 func (w *world) resting() bool {
@@ -543,10 +578,21 @@ func (w *world) resting() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ended := make(map[uint64]bool)
+	ended, messages := make(map[uint64]bool), make(map[string]int)
 	for _, e := range w.events {
 		if e.State.Final() {
 			ended[e.Seq] = true
+		}
+		if e.State == schema.StateSent {
+			messages[e.MessageID] = max(messages[e.MessageID], 0)
+		}
+		if rank := stateRank(e.State); rank > 0 {
+			messages[e.MessageID] = max(messages[e.MessageID], rank)
+		}
+	}
+	for id, rank := range messages {
+		if rank < w.told[id] {
+			return false
 		}
 	}
 	return len(ended) >= len(w.commands)
