@@ -383,7 +383,7 @@ func (w *world) endWorker(dies bool) {
 		leaving.nc.Close()
 		w.ending.Go(leaving.stop)
 		if w.chance(75) {
-			w.expireLease(leaving.name)
+			w.endLease(leaving.name)
 		}
 	} else {
 		w.note("%s stops", leaving.name)
@@ -395,9 +395,9 @@ func (w *world) endWorker(dies bool) {
 	}
 }
 
-// expireLease saves the time until the lease of a worker that died is over, unless
+// endLease saves the time until the lease of a worker that died is over, unless
 // another has it.
-func (w *world) expireLease(worker string) {
+func (w *world) endLease(worker string) {
 	kv, err := w.js.KeyValue(w.t.Context(), "wazzup-owners")
 	if err != nil {
 		return

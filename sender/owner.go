@@ -362,10 +362,13 @@ func (o *owner) drain(ctx context.Context) {
 	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	for {
+	closed := o.nc.StatusChanged(nats.CLOSED)
+	defer o.nc.RemoveStatusListener(closed)
+	for !o.nc.IsClosed() { // else nothing can be recorded any more
 		select {
 		case <-o.drained:
 			return
+		case <-closed:
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -432,7 +435,9 @@ func (o *owner) stopTimers() {
 	}
 }
 
-// enter and leave count what is under way. The owner's mutex is held.
+// enter and leave count what is under way. One step enters before the step ahead
+// of it leaves, so that a stop never finds nothing under way between the two. The
+// owner's mutex is held.
 func (o *owner) enter() { o.active++ }
 
 func (o *owner) leave() {

@@ -34,18 +34,17 @@ func (o *owner) claim(c *command, then func()) {
 	o.enter()
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) {
 		o.mu.Lock()
-		o.leave()
 		if err != nil {
 			o.free(c, false, Verdict{})
 			o.unclaimed(c, err)
 			o.pump()
+			o.leave()
 			o.mu.Unlock()
 			return
 		}
 		c.expect, c.attempt, c.waits = seq, r.Attempt, nil
 		c.claimSeq, c.claimAt, c.unsettled = seq, time.UnixMilli(r.At), true
-		c.calling = true
-		o.enter()
+		c.calling = true // what was under way is the call now: it is not left in between
 		o.mu.Unlock()
 		then()
 	})
@@ -94,6 +93,7 @@ func expired(c *command) outcome {
 //	index ──> record ── durable ──> next of the chat, dead letter, event ── durable ──> ack
 func (o *owner) conclude(c *command, out outcome) {
 	o.mu.Lock()
+	o.enter()
 	if c.calling { // the slot covers claim and call only
 		c.calling = false
 		o.leave()
@@ -104,10 +104,10 @@ func (o *owner) conclude(c *command, out outcome) {
 	}
 	if o.dropped {
 		o.lateAnswer(c, out)
+		o.leave()
 		o.mu.Unlock()
 		return
 	}
-	o.enter()
 	o.mu.Unlock()
 
 	var event []byte
@@ -132,7 +132,7 @@ func (o *owner) conclude(c *command, out outcome) {
 func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.leave()
+	defer o.leave() // not before what follows has begun
 	switch {
 	case errors.Is(err, queue.ErrConflict):
 		o.resolve(c, &out)
@@ -185,7 +185,7 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 	o.ledger.Publish(e, func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if err != nil {
 			return // stopped: the record has the event, and the next owner publishes it
 		}
@@ -291,7 +291,7 @@ func (o *owner) end(c *command, s schema.State, event []byte) {
 	buried := func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if errors.Is(err, queue.ErrStopped) {
 			return
 		}

@@ -21,7 +21,7 @@ func (o *owner) resolve(c *command, pending *outcome) {
 		last, ok := o.lastRecord(c)
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if ok && !o.dropped {
 			o.decide(c, pending, last)
 		}
