@@ -197,14 +197,15 @@ func TestFaultMatrix(t *testing.T) {
 func (c faultCase) run(r *rig) {
 	r.t.Helper()
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
-	rule := c.vendor
-	if rule.Fault != simulator.FaultRefuse {
-		rule.Match, rule.Times = simulator.Match{Path: "/v2/send_message", Text: "target"}, 1
-	}
-	if err := r.sim.AddRule(rule); err != nil {
-		r.t.Fatal(err)
-	}
 	cfg := r.config()
+	rule, ahead := c.vendor, func() {}
+	if rule.Fault == simulator.FaultRefuse { // it acts at once
+		ahead = sync.OnceFunc(func() { r.rule(rule) })
+		cfg.Backoff.Min, cfg.Backoff.Max = 100*time.Millisecond, 100*time.Millisecond // too rare for a breaker
+	} else {
+		rule.Match, rule.Times = simulator.Match{Path: "/v2/send_message", Text: "target"}, 1
+		r.rule(rule)
+	}
 	cfg.Timeout, cfg.ReconcileWait = time.Second, 200*time.Millisecond
 	if c.echo {
 		cfg.ReconcileWait = 20 * time.Second
@@ -221,7 +222,7 @@ func (c faultCase) run(r *rig) {
 	if !c.ended {
 		follow()
 	}
-	first := r.startMortal(cfg, c.at, c.who != sameGoesOn)
+	first := r.startMortal(cfg, c.at, c.who != sameGoesOn, ahead)
 	if c.at != nil {
 		if c.at.duringCall() {
 			r.waitRequested("target")
@@ -285,6 +286,13 @@ func (c faultCase) check(r *rig) {
 	r.storedOnce()
 	if letters, want := r.letters(), map[bool]uint64{true: 1}[end == schema.StateDead]; letters != want {
 		r.t.Errorf("%d dead letters, want %d", letters, want)
+	}
+}
+
+func (r *rig) rule(rule simulator.Rule) {
+	r.t.Helper()
+	if err := r.sim.AddRule(rule); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
@@ -357,12 +365,17 @@ type mortal struct {
 	good bool // what is lost is lost for good
 }
 
-// startMortal starts a worker behind a proxy. at nil never loses anything.
-func (r *rig) startMortal(cfg sender.Config, at *point, forGood bool) *mortal {
+// startMortal starts a worker behind a proxy. at nil never loses anything; ahead is
+// called before each claim.
+func (r *rig) startMortal(cfg sender.Config, at *point, forGood bool, ahead func()) *mortal {
 	r.t.Helper()
 	w := &mortal{t: r.t, lost: make(chan struct{}), good: forGood}
 	var passed atomic.Bool
+	claim := record("claim", false)
 	c := newCutter(r.t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+		if !toClient && claim.matches(frame) {
+			ahead()
+		}
 		switch {
 		case w.dead.Load():
 			return true
@@ -494,7 +507,7 @@ func TestClaimIsRecognised(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	at := record("claim", true)
-	w := r.startMortal(r.config(), &at, false)
+	w := r.startMortal(r.config(), &at, false, func() {})
 	r.send("target", phone, "target")
 	w.waitLost()
 	if states := r.states("target"); len(states) != 1 || states[0] != schema.StateSent {

@@ -525,6 +525,9 @@ func (o *owner) handOver(before *ownership) *ownership {
 		o.log.Error().Err(err).Msg("handover_not_noted")
 		return after
 	}
+	if o.nc.IsClosed() {
+		return after // nothing can be noted any more
+	}
 	done := make(chan error, 1)
 	o.ledger.PutState(stateHandover, body, func(err error) { done <- err })
 	select {
