@@ -58,7 +58,7 @@ type faultRow struct {
 func faultRows() []faultRow {
 	yes, slow := true, simulator.Duration(150*time.Millisecond)
 	lost, unanswered := simulator.Rule{Fault: simulator.FaultDropBeforeRead}, simulator.Rule{Fault: simulator.FaultDropAfterAccept}
-	unreachable := simulator.Rule{Fault: simulator.FaultRefuse, For: slow}
+	unreachable := simulator.Rule{Fault: simulator.FaultRefuse, For: simulator.Duration(60 * time.Millisecond)}
 	refused := simulator.Rule{Status: 400, Code: "MESSAGES_CAN_NOT_ADD"}
 	at := func(p point) *point { return &p }
 	index := at(point{"PUB wz.main.x.", `"id":"target"`, false})

@@ -196,6 +196,9 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 	case statusRank(s.late.State) <= statusRank(stateOf(last)):
 		return true, nil // forward only, once each
 	}
+	if last.Step == queue.StepFinal && stateOf(last) != schema.StateSent {
+		return true, nil // it ended otherwise, by an operator's word, before the proof came
+	}
 	if told, err := o.endTold(ctx, x, last); err != nil || !told {
 		return false, err
 	}
