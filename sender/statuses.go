@@ -190,14 +190,13 @@ func (o *owner) tryStatus(s status) (done bool, err error) {
 		return true, nil // forgotten, or the id's ledger is another command's
 	case last.Step != queue.StepFinal && last.Step != queue.StepStatus:
 		return false, nil // its answer is being recorded
+	case !endedAs(last, s.messageID):
+		return true, nil
 	case last.Step == queue.StepStatus && stateOf(last) == s.late.State:
 		// Recorded; whether its event was published before a crash, nobody knows.
 		return true, o.publishStatus(x, s.late.State, last.Event)
 	case statusRank(s.late.State) <= statusRank(stateOf(last)):
 		return true, nil // forward only, once each
-	}
-	if last.Step == queue.StepFinal && stateOf(last) != schema.StateSent {
-		return true, nil // it ended otherwise, by an operator's word, before the proof came
 	}
 	if told, err := o.endTold(ctx, x, last); err != nil || !told {
 		return false, err

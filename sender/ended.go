@@ -8,6 +8,18 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
+// endedAs reports whether a command that has ended was sent as this message of the
+// vendor's, as far as its last record tells. It may have ended otherwise although
+// the message is its own, by an operator's word that was faster than a proof, or
+// have been sent again as another message: then its statuses are of that one.
+func endedAs(last *queue.Record, messageID string) bool {
+	if last.Step == queue.StepFinal && stateOf(last) != schema.StateSent {
+		return false
+	}
+	own := messageOf(last)
+	return own == "" || own == messageID // an operator who says that it was sent names none
+}
+
 // endTold reports whether the event of a command's end, which its last record
 // holds, is stored, so that a status may follow it. Of an end that this owner
 // recorded it is as soon as the owner has let go of the command; then its statuses
