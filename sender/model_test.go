@@ -232,11 +232,15 @@ func (j *judge) judge() {
 	j.rate()
 }
 
-// endsOnce: exactly one final event for every stored command.
+// endsOnce: exactly one final event for every stored command, and none but
+// statuses after it.
 func (j *judge) endsOnce(s *story) {
 	j.t.Helper()
 	for i := range s.events {
 		if !s.events[i].State.Final() {
+			if s.final != nil && stateRank(s.events[i].State) == 0 {
+				j.fault(s, "%s comes after the end", s.events[i].State)
+			}
 			continue
 		}
 		if s.final != nil {

@@ -148,11 +148,10 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
-		o.announce(c, out.state, event, nil)
-		o.retryAt(c, out.retryAt)
+		o.announce(c, out.state, event, func() { o.retryAt(c, out.retryAt) })
 	case queue.StepUnknown:
-		o.announce(c, out.state, event, nil)
-		o.wonder(c, out.err, time.Now())
+		since := time.Now()
+		o.announce(c, out.state, event, func() { o.wonder(c, out.err, since) })
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:
@@ -163,10 +162,11 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	}
 }
 
-// announce publishes the command's event; then runs, with the mutex held, once
-// it is durable.
+// announce publishes the command's event, if there is one; then runs, with the
+// mutex held, once it is durable, so that no event overtakes an earlier one.
 func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 	if s == "" || len(body) == 0 {
+		then()
 		return
 	}
 	e := queue.Event{
@@ -192,9 +192,7 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 		if c.replyTo != "" {
 			o.reply(c.replyTo, e)
 		}
-		if then != nil {
-			then()
-		}
+		then()
 	})
 }
 

@@ -212,12 +212,10 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
-		o.announce(c, stateOf(last), last.Event, nil)
-		o.retryAt(c, time.UnixMilli(last.RetryAt))
+		o.announce(c, stateOf(last), last.Event, func() { o.retryAt(c, time.UnixMilli(last.RetryAt)) })
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
-		o.announce(c, stateOf(last), last.Event, nil)
-		o.wonder(c, errorOf(last), last.Stored)
+		o.announce(c, stateOf(last), last.Event, func() { o.wonder(c, errorOf(last), last.Stored) })
 	case queue.StepScheduled, queue.StepRedrive:
 		o.again(c) // its time has come; a copy that the server fires is the same command
 	case queue.StepCancel:
