@@ -225,7 +225,7 @@ func (c faultCase) run(r *rig) {
 	first := r.startMortal(cfg, c.at, c.who != sameGoesOn, ahead)
 	if c.at != nil {
 		if c.at.duringCall() {
-			r.waitRequested("target")
+			r.waitRequested()
 			first.lose()
 		}
 		first.waitLost()
@@ -239,7 +239,7 @@ func (c faultCase) run(r *rig) {
 		}
 	}
 	if c.echo {
-		r.waitRequested("target")
+		r.waitRequested()
 		r.echo(r.messageID("target"), phone, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"target"`)
 	}
 	if c.ended {
@@ -318,9 +318,10 @@ func (r *rig) letters() uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-func (r *rig) waitRequested(text string) {
+// waitRequested waits until the vendor has the target.
+func (r *rig) waitRequested() {
 	r.t.Helper()
-	if err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool { return r.requested(text) }); err != nil {
+	if err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool { return r.requested("target") }); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -473,7 +474,7 @@ func TestLateAnswerOfAFrozenOwner(t *testing.T) {
 			r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), frozen.pass)), cfg)
 			r.send("target", phone, "target", `,"onUnknown":"`+onUnknown+`"`)
 			r.send("after", phone, "after")
-			r.waitRequested("target")
+			r.waitRequested()
 			frozen.freeze()
 			r.expireLease()
 			cfg.Worker = "worker-2"
@@ -563,7 +564,7 @@ func TestStopAtEveryWrite(t *testing.T) {
 			stop := r.startOn(queuetest.Conn(t, c), r.config())
 			r.send("target", phone, "target")
 			if row.at.duringCall() {
-				r.waitRequested("target")
+				r.waitRequested()
 			} else {
 				<-reached
 			}

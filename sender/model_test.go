@@ -388,6 +388,7 @@ func (j *judge) reason(s *story, e *storedEvent) {
 		return q.id == s.eventID() && q.as == "drop" && (q.ok || q.unclear)
 	})
 	switch e.Error.Reason {
+	case schema.ReasonNoWebhooks, schema.ReasonTooOld: // there are webhooks, and all is young
 	case schema.ReasonNoEvidence:
 		if !s.resend || !s.expireAt.IsZero() { // too late to call again
 			return

@@ -40,7 +40,7 @@ const (
 func modelChannels() []string { return []string{simulator.ChannelWhatsApp, simulator.ChannelWhatsApp2} }
 
 // modelRate is exceeded at once if two workers ever count apart.
-func modelRate() rate.Rate { return rate.Rate{N: 40, Per: 400 * time.Millisecond} }
+func modelRate() rate.Rate { return rate.Rate{N: 30, Per: 500 * time.Millisecond} }
 
 // modelCommand is a stored command as its producer knows it.
 type modelCommand struct {
@@ -83,6 +83,7 @@ type world struct {
 	requests []modelRequest
 	workers  []*modelWorker
 	started  int
+	serial   int            // of the last command that was drawn
 	ending   sync.WaitGroup // workers that die
 
 	told map[string]int // the highest rank of the statuses that were stored, by message id; guarded by mu
@@ -234,7 +235,7 @@ func (w *world) newCommand(n int) (*modelCommand, []queue.PublishOption) {
 	}
 	c.text = fmt.Sprintf("message %d", n)
 	if w.chance(20) { // equal to others, but for white space
-		c.text = "good" + strings.NewReplacer("0", " ", "1", "\t").Replace(fmt.Sprintf("%09b", n)) + "morning"
+		c.text = "good" + strings.NewReplacer("0", " ", "1", "\t").Replace(fmt.Sprintf("%010b", n)) + "morning"
 	}
 	fields := map[string]any{"chatType": "whatsapp", "chatId": c.chat, "text": c.text}
 	var opts []queue.PublishOption
@@ -334,9 +335,7 @@ func (w *world) plan(c *modelCommand) {
 	for range 1 + w.random.IntN(3) {
 		rule := pick(w.random, faults)
 		rule.Match, rule.Times = simulator.Match{Path: "/v2/send_message", Text: c.text}, 1
-		if err := w.sim.AddRule(rule); err != nil {
-			w.t.Fatal(err)
-		}
+		w.addRule(rule)
 	}
 }
 
@@ -374,6 +373,9 @@ func (w *world) startWorker() {
 // the last.
 func (w *world) endWorker(dies bool) {
 	w.t.Helper()
+	if dies {
+		w.busy()
+	}
 	i := w.random.IntN(len(w.workers))
 	leaving := w.workers[i]
 	w.workers = slices.Delete(w.workers, i, i+1)
@@ -392,6 +394,31 @@ func (w *world) endWorker(dies bool) {
 	}
 	if len(w.workers) == 0 {
 		w.startWorker()
+	}
+}
+
+// busy has the workers in the middle of much work: many calls, or slow ones.
+func (w *world) busy() {
+	w.t.Helper()
+	if w.chance(50) {
+		w.addRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(150 * time.Millisecond), Times: 6})
+	}
+	requests := w.sim.View().Requests
+	for range 40 {
+		w.serial++
+		c, opts := w.newCommand(w.serial)
+		w.publishCommand(c, opts...)
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), 500*time.Millisecond) // the workers may be unable to
+	defer cancel()
+	more := 1 + w.random.IntN(30)
+	_ = w.sim.Wait(ctx, func(v *simulator.View) bool { return v.Requests >= requests+more })
+}
+
+func (w *world) addRule(rule simulator.Rule) {
+	w.t.Helper()
+	if err := w.sim.AddRule(rule); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -499,10 +526,11 @@ func (w *world) doubted() string {
 func (w *world) run(commands int) {
 	w.t.Helper()
 	w.startWorker()
-	for n := range commands {
-		c, opts := w.newCommand(n)
+	for range commands {
+		w.serial++
+		c, opts := w.newCommand(w.serial)
 		if w.chance(8) && len(w.commands) > 0 {
-			if again := w.again(n); again != nil {
+			if again := w.again(w.serial); again != nil {
 				c, opts = again, nil
 			}
 		}
