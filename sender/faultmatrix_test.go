@@ -443,7 +443,9 @@ func (s *stalled) pass(bool, []byte) bool {
 func (s *stalled) freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gate = make(chan struct{})
+	if s.gate == nil {
+		s.gate = make(chan struct{})
+	}
 }
 
 func (s *stalled) thaw() {

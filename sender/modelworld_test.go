@@ -88,6 +88,7 @@ type world struct {
 
 	told map[string]int // the highest rank of the statuses that were stored, by message id; guarded by mu
 
+	froze  bool
 	deaths []time.Time // when a worker was cut off for good
 	notes  []note      // what was done to the world
 }
@@ -346,6 +347,7 @@ type modelWorker struct {
 	name string
 	// countdown: the connection breaks at this many frames from now.
 	countdown *atomic.Int64
+	frozen    *stalled
 }
 
 func (w *world) config() sender.Config {
@@ -360,12 +362,13 @@ func (w *world) config() sender.Config {
 func (w *world) startWorker() {
 	w.t.Helper()
 	cfg := w.config()
-	countdown := new(atomic.Int64)
-	c := newCutter(w.t, w.srv.URL(), func(bool, []byte) bool {
+	countdown, frozen := new(atomic.Int64), new(stalled)
+	c := newCutter(w.t, w.srv.URL(), func(toClient bool, frame []byte) bool {
+		frozen.pass(toClient, frame)
 		return countdown.Load() > 0 && countdown.Add(-1) == 0
 	})
 	nc := queuetest.Conn(w.t, c)
-	w.workers = append(w.workers, &modelWorker{&doomed{stop: w.startOn(nc, cfg), nc: nc}, cfg.Worker, countdown})
+	w.workers = append(w.workers, &modelWorker{&doomed{stop: w.startOn(nc, cfg), nc: nc}, cfg.Worker, countdown, frozen})
 	w.note("%s starts", cfg.Worker)
 }
 
@@ -420,6 +423,24 @@ func (w *world) addRule(rule simulator.Rule) {
 	if err := w.sim.AddRule(rule); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// freezeWorker holds everything between a worker and NATS back until another has
+// taken over, then lets it wake up.
+func (w *world) freezeWorker() {
+	w.t.Helper()
+	w.busy()
+	worker := pick(w.random, w.workers)
+	if len(w.workers) == 1 {
+		w.startWorker()
+	}
+	w.note("%s freezes", worker.name)
+	w.deaths = append(w.deaths, time.Now()) // what it has in hand may come too late
+	worker.frozen.freeze()
+	w.ending.Go(func() {
+		<-time.After(queue.LeaseTTL + time.Second)
+		worker.frozen.thaw()
+	})
 }
 
 // endLease saves the time until the lease of a worker that died is over, unless
@@ -481,7 +502,10 @@ func (w *world) operate() {
 		worker := pick(w.random, w.workers)
 		worker.countdown.Store(1 + int64(w.random.IntN(40)))
 		w.note("the connection of %s is about to break", worker.name)
-	case n < 85:
+	case n < 85 && !w.froze:
+		w.froze = true // it takes seconds
+		w.freezeWorker()
+	case n < 88:
 		w.note("NATS restarts")
 		w.srv.Restart()
 		w.reconnected(nil)
