@@ -258,6 +258,11 @@ func (o *owner) receiveParked(ch *chat, d *queue.Delivery) {
 	p.read++
 	p.next = d.Seq + 1
 	p.first = parsePlace(header(d, headerPlace))
+	for p.large.len() > 0 && p.large.peek().place.before(p.first) { // it may be the chat's next otherwise
+		c := p.large.pop()
+		c.shelved = false
+		o.join(ch, c)
+	}
 	f := ch.lane.parkFeed()
 	o.mu.Unlock()
 	o.receive(d, f, ch.lane)
