@@ -51,3 +51,12 @@ func (l *Ledger) Hasten(ctx context.Context, id string, generation int) error {
 	}, func(err error) { done <- err })
 	return <-done
 }
+
+// PutDue stores a copy of a command at once where deferred ones appear when their
+// time has come. On success it is durable there.
+func (l *Ledger) PutDue(target string, header nats.Header, body []byte, done func(err error)) {
+	l.w.publish(&write{
+		msg:  &nats.Msg{Subject: target, Header: header, Data: body},
+		done: func(_ uint64, _ bool, err error) { done(err) },
+	})
+}

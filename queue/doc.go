@@ -8,11 +8,13 @@
 //     publish to. What is acknowledged is gone.
 //   - records: for every command id the ledger of what was done, the index from
 //     the vendor's message ids to commands, and all public events.
-//   - deferred: commands that wait for their time, by the server's scheduler.
+//   - deferred: copies of commands: those that wait for their time, by the
+//     server's scheduler, and those that go on after they were dead.
 //   - dead: the dead letters.
 //
 // The files follow a message: topology.go makes the streams, publisher.go puts a
-// command in, lease.go decides which worker owns the account, intake.go hands
-// the owner the commands of each lane, ledger.go claims them and records how
-// they ended, event.go tells the world, deadletter.go keeps what failed.
+// command in, members.go knows which workers are alive, lease.go decides which of
+// them owns the account, intake.go hands the owner the commands of each lane,
+// ledger.go claims them and records how they ended, event.go tells the world,
+// deadletter.go keeps what failed.
 package queue

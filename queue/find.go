@@ -65,9 +65,12 @@ func (l *Ledger) findIn(ctx context.Context, stream, filter string, wanted func(
 		next = last + 1
 	}
 	for {
-		m, err := leaderGet(ctx, l.nc, stream, map[string]any{"next_by_subj": filter, "seq": next})
-		if err != nil || m == nil {
-			return nil, err
+		m, err := leaderGet(ctx, l.nc, stream, msgGet{NextFor: filter, Seq: next})
+		if err != nil {
+			return nil, fmt.Errorf("search %s: %w", stream, err)
+		}
+		if m == nil {
+			return nil, nil //nolint:nilnil // "there is none" is an answer
 		}
 		if d := (&Delivery{Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time, stream: stream}); wanted(d) {
 			return d, nil

@@ -25,10 +25,19 @@ const (
 	// being noticed; what a worker holds it keeps by InProgress.
 	ackWait     = 2 * time.Minute
 	requestWait = 5 * time.Second
-	// watchdogRounds is how often in a row a source may find nothing although
-	// something waits. A server under load is slow, and making its consumers anew
-	// would only make it slower.
-	watchdogRounds = 20
+	replaceWait = 30 * time.Second // for making a consumer anew, before it is begun again
+	// createWait is how long the making of a consumer may take at first. In a
+	// cluster its leader may be chosen to be a node that has just been lost.
+	createWait = time.Second
+	// abandonWait is how long the deletion of a consumer may take before the next
+	// is made all the same. Only its leader answers, and that may be gone.
+	abandonWait = 200 * time.Millisecond
+	// After pullAgainRounds in a row in which a source got nothing although
+	// something waits, its pull is taken for lost, as one is that was on its way to
+	// a node that died. After watchdogRounds so is the consumer: a server under
+	// load is slow, and making its consumers anew would only make it slower.
+	pullAgainRounds = 2
+	watchdogRounds  = 20
 )
 
 // Delivery is one command message handed to the account's owner.
@@ -39,8 +48,6 @@ type Delivery struct {
 	Data    []byte
 	Seq     uint64    // in the stream it came from
 	Stored  time.Time // NATS's clock
-	// Last: when the server handed it over, nothing more waited behind it.
-	Last bool
 
 	nc     *nats.Conn
 	stream string // of a parked one
@@ -107,6 +114,7 @@ type Intake struct {
 	sub    *nats.Subscription
 	handle func(*Delivery)
 	owned  func(context.Context) (bool, error)
+	lost   func()
 	log    zerolog.Logger
 
 	ctx    context.Context //nolint:containedctx // the intake's life, for requests of resets
@@ -125,7 +133,6 @@ type Source struct {
 	in     *Intake
 	stream string
 	filter string
-	empty  bool // nothing waited when it was opened
 
 	generation int // of the consumer; changed only while resetting
 
@@ -150,14 +157,17 @@ type IntakeConfig struct {
 	// Owned is asked before a consumer is made anew: a former owner that has not
 	// noticed yet must not stand in the way of the next one.
 	Owned func(context.Context) (bool, error)
-	Log   zerolog.Logger
+	// Lost is told, by any goroutine, when Owned said no: nothing more will come.
+	// nil: nobody wants to know.
+	Lost func()
+	Log  zerolog.Logger
 }
 
 // NewIntake starts an intake for one ownership.
 func NewIntake(cfg IntakeConfig) (*Intake, error) {
 	nc := cfg.NATS
 	in := &Intake{
-		nc: nc, js: cfg.JetStream, epoch: cfg.Epoch, handle: cfg.Handle, owned: cfg.Owned, log: cfg.Log,
+		nc: nc, js: cfg.JetStream, epoch: cfg.Epoch, handle: cfg.Handle, owned: cfg.Owned, lost: cfg.Lost, log: cfg.Log,
 		inbox:   nc.NewInbox(),
 		sources: make(map[string]*Source),
 		byName:  make(map[string]*Source),
@@ -181,27 +191,54 @@ func NewIntake(cfg IntakeConfig) (*Intake, error) {
 // Clear deletes every consumer of the stream that is not ours: a former owner's pulls end, its
 // acknowledgements find nobody, and everything unfinished comes again.
 func (in *Intake) Clear(ctx context.Context, stream string) error {
-	s, err := in.js.Stream(ctx, stream)
+	return in.clear(ctx, stream, func(name string) bool { return !strings.HasPrefix(name, in.prefix()) })
+}
+
+// clear deletes the consumers whose names are unwanted.
+func (in *Intake) clear(ctx context.Context, stream string, unwanted func(name string) bool) error {
+	var names []string
+	err := Ask(ctx, func(ctx context.Context) error {
+		s, err := in.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		names = names[:0]
+		list := s.ConsumerNames(ctx)
+		for name := range list.Name() {
+			if unwanted(name) {
+				names = append(names, name)
+			}
+		}
+		return list.Err()
+	})
+	if err == nil {
+		err = together(names, func(name string) error { return in.remove(ctx, stream, name) })
+	}
 	if err != nil {
 		return fmt.Errorf("clear consumers of %s: %w", stream, err)
 	}
-	names := s.ConsumerNames(ctx)
-	var all []string
-	for name := range names.Name() {
-		all = append(all, name)
-	}
-	if err := names.Err(); err != nil {
-		return fmt.Errorf("clear consumers of %s: %w", stream, err)
-	}
-	for _, name := range all {
-		if strings.HasPrefix(name, in.prefix()) {
-			continue
-		}
-		if err := s.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return fmt.Errorf("clear consumers of %s: %w", stream, err)
-		}
-	}
 	return nil
+}
+
+// remove deletes a consumer; one that is not there is no error. Only the
+// consumer's leader answers: where that is gone, the second try finds it deleted.
+// See abandon for what need not be certain.
+func (in *Intake) remove(ctx context.Context, stream, consumer string) error {
+	return Ask(ctx, func(ctx context.Context) error {
+		err := in.js.DeleteConsumer(ctx, stream, consumer)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// abandon has a consumer deleted. If it should stand in the way of the next one
+// all the same, create sees to it.
+func (in *Intake) abandon(ctx context.Context, stream, consumer string) {
+	_ = tryOnce(ctx, abandonWait, func(ctx context.Context) error {
+		return in.js.DeleteConsumer(ctx, stream, consumer)
+	})
 }
 
 // Open makes the consumer of a lane. Nothing is delivered before Want.
@@ -216,19 +253,13 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	s.token = strconv.Itoa(in.serial)
 	in.mu.Unlock()
 
-	name, empty, err := s.create(ctx)
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == codeNotUnique {
-		// A former owner made its consumer anew before it noticed.
-		if err = in.Clear(ctx, stream); err == nil {
-			name, empty, err = s.create(ctx)
-		}
-	}
+	name, err := s.create(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open lane on %s: %w", stream, err)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s.consumer, s.empty = name, empty
+	s.consumer = name
 	in.sources[s.token] = s
 	in.byName[name] = s
 	return s, nil
@@ -239,18 +270,51 @@ func (in *Intake) prefix() string { return "lane-" + in.epoch + "-" }
 // codeNotUnique: another consumer of the work queue has this filter.
 const codeNotUnique jetstream.ErrorCode = 10100
 
-// name is the same for every try to make the consumer: a try whose answer was
-// lost must not stand in the way of the next.
-func (s *Source) name() string {
-	return s.in.prefix() + strings.TrimPrefix(schema.Key(s.filter), "~") + "-" + strconv.Itoa(s.generation)
+// stem is common to the names of all consumers that this intake made for the
+// source's filter.
+func (s *Source) stem() string {
+	return s.in.prefix() + strings.TrimPrefix(schema.Key(s.filter), "~") + "-"
 }
 
-// create makes the source's consumer. Its state is in the server's
-// memory: a work queue forgets what was acknowledged anyway, and consumer files
-// would cost a quarter of the server's time.
-func (s *Source) create(ctx context.Context) (name string, empty bool, err error) {
+func (s *Source) name() string { return s.stem() + strconv.Itoa(s.generation) }
+
+// create makes the source's consumer, and makes it anew under another name while
+// it does not answer: the cluster then chooses another leader for it, which takes
+// less time than an election among those that are left.
+func (s *Source) create(ctx context.Context) (name string, err error) {
+	for patience := createWait; ; patience = patience * 5 / 4 {
+		err = tryOnce(ctx, patience, func(ctx context.Context) error {
+			name, err = s.createNamed(ctx)
+			return err
+		})
+		api, refused := errors.AsType[*jetstream.APIError](err)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return name, err
+		case refused && api.ErrorCode == codeNotUnique:
+			// A former owner made its consumer anew before it noticed, or a try of
+			// ours was carried out after all.
+			err = s.in.clear(ctx, s.stream, func(name string) bool {
+				return !strings.HasPrefix(name, s.in.prefix()) || strings.HasPrefix(name, s.stem())
+			})
+			s.generation++ // a deletion that comes late must not meet the next one
+		case mayPass(err):
+			s.in.abandon(ctx, s.stream, s.name())
+			s.generation++
+			err = ctx.Err()
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// createNamed makes the consumer. Its state is in the server's memory: a work
+// queue forgets what was acknowledged anyway, and consumer files would cost a
+// quarter of the server's time. In a cluster it has as many copies as its stream.
+func (s *Source) createNamed(ctx context.Context) (name string, err error) {
 	name = s.name()
-	c, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
+	_, err = s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: s.filter,
 		AckPolicy:     jetstream.AckExplicitPolicy,
@@ -260,14 +324,8 @@ func (s *Source) create(ctx context.Context) (name string, empty bool, err error
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		MemoryStorage: true,
 	})
-	if err != nil {
-		return "", false, err
-	}
-	return name, c.CachedInfo().NumPending == 0, nil
+	return name, err
 }
-
-// Empty reports whether nothing waited for the source when it was opened.
-func (s *Source) Empty() bool { return s.empty }
 
 // Stream is the stream that the source reads.
 func (s *Source) Stream() string { return s.stream }
@@ -299,8 +357,7 @@ func (s *Source) Close(ctx context.Context) error {
 	delete(in.byName, s.consumer)
 	name := s.consumer
 	in.mu.Unlock()
-	err := in.js.DeleteConsumer(ctx, s.stream, name)
-	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if err := in.remove(ctx, s.stream, name); err != nil {
 		return fmt.Errorf("close lane on %s: %w", s.stream, err)
 	}
 	return nil
@@ -350,7 +407,7 @@ func (in *Intake) received(m *nats.Msg) {
 	in.mu.Unlock()
 	in.handle(&Delivery{
 		Source: s, Subject: m.Subject, Header: m.Header, Data: m.Data,
-		Seq: meta.streamSeq, Stored: meta.stored, Last: meta.pending == 0, nc: in.nc, reply: m.Reply,
+		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply,
 	})
 }
 
@@ -401,25 +458,23 @@ func (in *Intake) resetLocked(s *Source, why string) {
 }
 
 func (in *Intake) replace(s *Source, old, why string) {
-	pause := 20 * time.Millisecond
 	s.generation++
-	for {
-		ctx, cancel := context.WithTimeout(in.ctx, requestWait)
-		if owned, err := in.owned(ctx); err == nil && !owned {
-			cancel()
-			return // the owner finds out by its next write
-		}
-		err := in.js.DeleteConsumer(ctx, s.stream, old)
-		if err == nil || errors.Is(err, jetstream.ErrConsumerNotFound) {
-			var name string
-			if name, _, err = s.create(ctx); err == nil {
-				cancel()
-				in.resume(s, name)
-				in.log.Info().Str("stream", s.stream).Str("why", why).Msg("lane_consumer_recreated")
-				return
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		began := time.Now()
+		name, err := in.renew(s, old)
+		switch {
+		case errors.Is(err, ErrFenced):
+			if in.lost != nil {
+				in.lost()
 			}
+			return
+		case err == nil:
+			in.resume(s, name)
+			in.log.Info().Str("stream", s.stream).Str("why", why).Dur("took", time.Since(began)).Msg("lane_consumer_recreated")
+			return
+		case in.ctx.Err() == nil:
+			in.log.Warn().Err(err).Str("stream", s.stream).Str("why", why).Msg("lane_consumer_not_recreated")
 		}
-		cancel()
 		timer := time.NewTimer(pause)
 		select {
 		case <-in.ctx.Done():
@@ -427,8 +482,23 @@ func (in *Intake) replace(s *Source, old, why string) {
 			return
 		case <-timer.C:
 		}
-		pause = min(2*pause, time.Second)
 	}
+}
+
+// renew puts a new consumer in the place of the old one, unless the epoch is over.
+func (in *Intake) renew(s *Source, old string) (name string, err error) {
+	ctx, cancel := context.WithTimeout(in.ctx, replaceWait)
+	defer cancel()
+	owned, err := in.owned(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !owned {
+		return "", ErrFenced
+	}
+	in.abandon(ctx, s.stream, old)
+	name, err = s.create(ctx)
+	return name, err
 }
 
 func (in *Intake) resume(s *Source, name string) {
@@ -457,10 +527,6 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 	}
 	all := make(map[string]uint64)
 	for {
-		reply, err := in.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
-		if err != nil {
-			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
-		}
 		var page struct {
 			Error *jetstream.APIError `json:"error"`
 			Total int                 `json:"total"`
@@ -468,11 +534,22 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 				Subjects map[string]uint64 `json:"subjects"`
 			} `json:"state"`
 		}
-		if err := json.Unmarshal(reply.Data, &page); err != nil {
+		err := Ask(ctx, func(ctx context.Context) error {
+			reply, err := in.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
+			if err != nil {
+				return err
+			}
+			page.Error = nil
+			if err := json.Unmarshal(reply.Data, &page); err != nil {
+				return err
+			}
+			if page.Error != nil {
+				return page.Error
+			}
+			return nil
+		})
+		if err != nil {
 			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
-		}
-		if page.Error != nil {
-			return nil, fmt.Errorf("list subjects of %s: %w", stream, page.Error)
 		}
 		maps.Copy(all, page.State.Subjects)
 		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
@@ -485,8 +562,9 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 }
 
 // Check is the watchdog: the owner tells how many messages the server holds for
-// the source beyond what the owner holds. A source that gets nothing for many
-// rounds although it asked and some wait has lost its pull and is recreated.
+// the source beyond what the owner holds. A source that gets nothing for some
+// rounds although it asked and some wait pulls again, which asks for too many at
+// worst; one that gets nothing for many is recreated.
 func (s *Source) Check(waiting int) {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
@@ -494,7 +572,11 @@ func (s *Source) Check(waiting int) {
 		s.quiet = 0
 		return
 	}
-	if s.quiet++; s.quiet > watchdogRounds {
+	switch s.quiet++; s.quiet {
+	case pullAgainRounds:
+		s.outstanding = 0
+		s.pullLocked()
+	case watchdogRounds:
 		s.in.resetLocked(s, "watchdog")
 	}
 }
@@ -523,7 +605,6 @@ type ackReply struct {
 	streamSeq   uint64
 	consumerSeq uint64
 	stored      time.Time
-	pending     uint64
 }
 
 // parseAckReply reads the acknowledgement subject of a delivery,
@@ -540,11 +621,8 @@ func parseAckReply(reply string) (ackReply, error) {
 	streamSeq, err1 := strconv.ParseUint(tokens[5], 10, 64)
 	consumerSeq, err2 := strconv.ParseUint(tokens[6], 10, 64)
 	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
-	pending, err4 := strconv.ParseUint(tokens[8], 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return ackReply{}, fmt.Errorf("acknowledgement subject: %w", err)
 	}
-	return ackReply{
-		consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos), pending: pending,
-	}, nil
+	return ackReply{consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos)}, nil
 }

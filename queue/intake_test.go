@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -173,4 +174,76 @@ func TestIntakeSurvivesServerRestart(t *testing.T) {
 		}
 		last = seq
 	}
+}
+
+// An owner that is idle learns that it was fenced off when its consumer is gone.
+func TestIntakeTellsThatItsEpochIsOver(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	lost := make(chan struct{}, 1)
+	in, err := queue.NewIntake(queue.IntakeConfig{
+		NATS: a.nc, JetStream: a.js, Epoch: "e1", Log: zerolog.Nop(),
+		Handle: func(*queue.Delivery) { t.Error("a delivery to the former owner") },
+		Owned:  func(context.Context) (bool, error) { return false, nil },
+		Lost:   func() { lost <- struct{}{} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(in.Close)
+	openSend(t, in, a).Want(1)
+	next, got := newIntake(t, a, "e2")
+	if err := next.Clear(t.Context(), a.topology.Commands()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-lost:
+	case <-t.Context().Done():
+		t.Fatal("nobody was told")
+	}
+	openSend(t, next, a).Want(1)
+	publish(t, a, 0, 1)
+	receive(t, got, 1)
+}
+
+// A consumer of this very epoch and filter, left by a try whose answer was lost,
+// does not stand in the way.
+func TestIntakeClearsWhatItsOwnTriesLeft(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	in, _ := newIntake(t, a, "e1")
+	s := openSend(t, in, a)
+	left := consumers(t, a)
+	if len(left) != 1 {
+		t.Fatalf("consumers: %v, want one", left)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.js.CreateConsumer(t.Context(), a.topology.Commands(), jetstream.ConsumerConfig{
+		Durable: left[0] + "7", FilterSubject: schema.SendSubject("main", schema.KindSend, channel),
+		AckPolicy: jetstream.AckExplicitPolicy, MemoryStorage: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	openSend(t, in, a)
+	if got := consumers(t, a); len(got) != 1 || got[0] == left[0]+"7" {
+		t.Errorf("consumers: %v, want one, and not the one that stood in the way", got)
+	}
+}
+
+func consumers(t *testing.T, a *account) (names []string) {
+	t.Helper()
+	s, err := a.js.Stream(t.Context(), a.topology.Commands())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := s.ConsumerNames(t.Context())
+	for name := range list.Name() {
+		names = append(names, name)
+	}
+	if err := list.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -63,17 +64,31 @@ type Record struct {
 	Worker      string `json:"w,omitempty"`
 	At          int64  `json:"at"`           // Unix milliseconds, the worker's clock
 	RetryAt     int64  `json:"ra,omitempty"` // of StepRetry: not before, Unix milliseconds
-	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown: sequence of its claim
+	Claim       uint64 `json:"cl,omitempty"` // of StepUnknown, and of an end or a proof that settles one: sequence of the claim in question
 	ClaimAt     int64  `json:"ca,omitempty"` // of StepUnknown: the claim's At
 	// Doubted: an attempt before this one may have been carried out, and nothing
 	// ever told. It stays through retries, the end and redrives.
 	Doubted bool `json:"d,omitempty"`
+	// DoubtSeq and DoubtAt, of one that is Doubted, are of the claim of the earliest
+	// such attempt: its sequence, and when it was stored (NATS's clock, Unix
+	// milliseconds).
+	DoubtSeq uint64 `json:"ds,omitempty"`
+	DoubtAt  int64  `json:"da,omitempty"`
 	// Until, of a StepCancel that names no origin: it is about the command with
 	// this id that was stored in the command stream up to this sequence.
 	Until uint64 `json:"u,omitempty"`
 	// MessageID and Evidence, of StepProof: what proved it.
 	MessageID string `json:"m,omitempty"`
 	Evidence  string `json:"ev,omitempty"`
+
+	// CommandStored, of a ledger's first record: when the command itself was
+	// stored, Unix milliseconds, NATS's clock.
+	CommandStored int64 `json:"st,omitempty"`
+	// HTTPStatus of the vendor's answer to the attempt; Code and Phase of its
+	// error, where no event goes with the record.
+	HTTPStatus int          `json:"hs,omitempty"`
+	Code       string       `json:"c,omitempty"`
+	Phase      schema.Phase `json:"ph,omitempty"`
 
 	Waits []Wait `json:"wt,omitempty"`
 
@@ -85,10 +100,12 @@ type Record struct {
 	Stored   time.Time `json:"-"` // NATS's clock, of a record that was read
 }
 
-// Wait is a gate at which a command waited before its claim, and how long.
+// Wait is a gate at which a command waited before the record, how long, and the
+// last reason why.
 type Wait struct {
 	Gate   string `json:"gate"`
 	Millis int64  `json:"ms"`
+	Why    string `json:"why,omitempty"`
 }
 
 // AppendJSON appends the record's JSON to dst. Two are written for every
@@ -141,9 +158,15 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 	if r.Doubted {
 		dst = append(dst, `,"d":true`...)
 	}
+	number("ds", int64(r.DoubtSeq)) //nolint:gosec // a sequence is far below 2^63
+	number("da", r.DoubtAt)
 	number("u", int64(r.Until)) //nolint:gosec // the same
 	text("m", r.MessageID)
 	text("ev", r.Evidence)
+	number("st", r.CommandStored)
+	number("hs", int64(r.HTTPStatus))
+	text("c", r.Code)
+	text("ph", string(r.Phase))
 	if len(r.Waits) > 0 {
 		dst = append(dst, `,"wt":[`...)
 		for i, w := range r.Waits {
@@ -154,6 +177,7 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 			dst = append(dst, w.Gate...)
 			dst = append(dst, `","ms":`...)
 			dst = strconv.AppendInt(dst, w.Millis, 10)
+			text("why", w.Why)
 			dst = append(dst, '}')
 		}
 		dst = append(dst, ']')
@@ -282,11 +306,12 @@ func (l *Ledger) Publish(e Event, done func(err error)) {
 	})
 }
 
-// PutState stores what must outlive the owner, under StateSubject(tokens).
-func (l *Ledger) PutState(tokens string, body []byte, done func(err error)) {
+// PutState stores what must outlive the owner, under StateSubject(key). done gets
+// ErrFenced when the epoch is over: a former owner's word does not count.
+func (l *Ledger) PutState(key string, body []byte, done func(err error)) {
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.StateSubject(tokens), Data: body},
+		msg:     &nats.Msg{Subject: l.StateWrite(l.Epoch, key), Data: body},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
@@ -396,6 +421,29 @@ func (l *Ledger) Answers(ctx context.Context, from, to uint64) (map[Origin]*Inde
 	return found, nil
 }
 
+// AnswerOf reads the index for an answer to a command, from one sequence up to
+// another; nil when there is none.
+func (l *Ledger) AnswerOf(ctx context.Context, of Origin, from, to uint64) (*Index, error) {
+	var found *Index
+	err := l.scan(ctx, l.IndexFilter(), from, func(m *storedMsg) (bool, error) {
+		if m.Sequence > to {
+			return false, nil
+		}
+		var x Index
+		if err := json.Unmarshal(m.Data, &x); err != nil {
+			return false, fmt.Errorf("decode index: %w", err)
+		}
+		if x.Origin == of {
+			found = &x
+		}
+		return found == nil && m.Sequence < to, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read answers: %w", err)
+	}
+	return found, nil
+}
+
 // Any reports whether anything is stored on the subject, which may have wildcards.
 func (l *Ledger) Any(ctx context.Context, subject string) (bool, error) {
 	m, err := leaderLast(ctx, l.nc, l.Records(), subject)
@@ -403,8 +451,8 @@ func (l *Ledger) Any(ctx context.Context, subject string) (bool, error) {
 }
 
 // LastState reads what PutState stored last; nil when there is nothing.
-func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
-	m, err := leaderLast(ctx, l.nc, l.Records(), l.StateSubject(tokens))
+func (l *Ledger) LastState(ctx context.Context, key string) ([]byte, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.StateSubject(key))
 	if err != nil || m == nil {
 		return nil, err
 	}
@@ -413,18 +461,77 @@ func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
 
 // scan hands over the stored messages of a subject from a sequence on, oldest
 // first, until there are no more or next says stop.
+//
+// A few are read from the stream's leader, one by one. Many come from a consumer,
+// which is quicker but may run on a copy that lags behind: so what comes after
+// them is asked of the leader again.
 func (t *Topology) scan(ctx context.Context, filter string, from uint64, next func(*storedMsg) (bool, error)) error {
-	ctx, cancel := WhileConnected(ctx, t.js.Conn())
-	defer cancel()
-	s, err := t.js.Stream(ctx, t.Records())
-	if err != nil {
+	r := reading{t: t, filter: filter, from: max(from, 1), next: next}
+	if err := r.one(ctx, scanSingly); err != nil || r.over {
 		return err
 	}
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverAllPolicy}
-	if from > 0 {
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	if err := r.bulk(ctx); err != nil || r.over {
+		return err
 	}
-	c, err := s.OrderedConsumer(ctx, cfg)
+	return r.one(ctx, math.MaxInt)
+}
+
+// How a scan reads.
+const (
+	scanSingly    = 64  // messages that it reads one by one before it makes a consumer
+	scanBatch     = 500 // messages that one pull asks for
+	scanExpiry    = 5 * time.Second
+	scanHeartbeat = time.Second // the loss of the consumer is noticed after two of them
+)
+
+// reading is a scan under way.
+type reading struct {
+	t      *Topology
+	filter string
+	from   uint64 // the sequence to go on from
+	next   func(*storedMsg) (bool, error)
+	over   bool
+}
+
+// take hands over one message.
+func (r *reading) take(m *storedMsg) error {
+	r.from = m.Sequence + 1
+	more, err := r.next(m)
+	r.over = err != nil || !more
+	return err
+}
+
+// one reads up to limit messages from the leader.
+func (r *reading) one(ctx context.Context, limit int) error {
+	for n := 0; n < limit && !r.over; n++ {
+		m, err := leaderGet(ctx, r.t.js.Conn(), r.t.Records(), msgGet{NextFor: r.filter, Seq: r.from})
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			r.over = true
+			return nil
+		}
+		if err := r.take(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulk reads what a consumer has.
+func (r *reading) bulk(ctx context.Context) error {
+	var c jetstream.Consumer
+	err := Ask(ctx, func(ctx context.Context) (err error) {
+		s, err := r.t.js.Stream(ctx, r.t.Records())
+		if err != nil {
+			return err
+		}
+		c, err = s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{r.filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.from,
+		})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -437,12 +544,12 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 	if info.NumPending == 0 {
 		return nil
 	}
-	messages, err := c.Messages(jetstream.PullMaxMessages(scanBatch))
+	messages, err := c.Messages(jetstream.PullMaxMessages(scanBatch), jetstream.PullExpiry(scanExpiry), jetstream.PullHeartbeat(scanHeartbeat))
 	if err != nil {
 		return err
 	}
 	defer messages.Stop()
-	for left := info.NumPending; left > 0; left-- {
+	for left := info.NumPending; left > 0 && !r.over; left-- {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
@@ -451,18 +558,14 @@ func (t *Topology) scan(ctx context.Context, filter string, from uint64, next fu
 		if err != nil {
 			return err
 		}
-		more, err := next(&storedMsg{
+		if err := r.take(&storedMsg{
 			Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Headers(), Data: m.Data(),
-		})
-		if err != nil || !more {
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// scanBatch is how many messages one pull of a scan asks for.
-const scanBatch = 500
 
 type storedMsg struct {
 	Subject  string
@@ -472,26 +575,34 @@ type storedMsg struct {
 	Data     []byte
 }
 
-// leaderLast reads a subject's last message with the stream API, which only the
-// leader answers. A direct get may be answered by a replica that lags behind,
-// and what is read here decides whether a call is made. nil when there is none.
+// leaderLast reads a subject's last message; nil when there is none.
 func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*storedMsg, error) {
-	return leaderGet(ctx, nc, stream, map[string]any{"last_by_subj": subject})
+	m, err := leaderGet(ctx, nc, stream, msgGet{LastFor: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read last record: %w", err)
+	}
+	return m, nil
 }
 
-// leaderGet reads one message in the way that the request says.
-func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[string]any) (*storedMsg, error) {
-	req, err := json.Marshal(request)
+// msgGet asks for one message: the last of a subject, the one with a sequence, or
+// the first of a subject with this sequence or a later one.
+type msgGet struct {
+	LastFor string `json:"last_by_subj,omitempty"`
+	NextFor string `json:"next_by_subj,omitempty"`
+	Seq     uint64 `json:"seq,omitempty"`
+}
+
+// leaderGet reads a message with the stream API, which only the leader answers. A
+// direct get may be answered by a replica that lags behind, and what is read here
+// decides whether a call is made. nil when there is none.
+func leaderGet(ctx context.Context, nc *nats.Conn, stream string, which msgGet) (*storedMsg, error) {
+	req, err := json.Marshal(which)
 	if err != nil {
 		return nil, err
 	}
 	// A broken connection answers nothing at all.
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
-	if err != nil {
-		return nil, fmt.Errorf("read stored message: %w", err)
-	}
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message *struct {
@@ -502,22 +613,33 @@ func leaderGet(ctx context.Context, nc *nats.Conn, stream string, request map[st
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
-	if err := json.Unmarshal(reply.Data, &got); err != nil {
-		return nil, fmt.Errorf("read stored message: %w", err)
-	}
-	if got.Error != nil {
-		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return nil, nil //nolint:nilnil // "there is none" is an answer
+	err = Ask(ctx, func(ctx context.Context) error {
+		reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, req)
+		if err != nil {
+			return err
 		}
-		return nil, fmt.Errorf("read stored message: %w", got.Error)
+		got.Error, got.Message = nil, nil
+		if err := json.Unmarshal(reply.Data, &got); err != nil {
+			return err
+		}
+		if got.Error != nil {
+			return got.Error
+		}
+		return nil
+	})
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+		return nil, nil //nolint:nilnil // "there is none" is an answer
+	}
+	if err != nil {
+		return nil, err
 	}
 	if got.Message == nil {
-		return nil, errors.New("read stored message: empty answer")
+		return nil, errors.New("empty answer")
 	}
 	m := &storedMsg{Subject: got.Message.Subject, Sequence: got.Message.Seq, Data: got.Message.Data, Time: got.Message.Time}
 	if len(got.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(got.Message.Header); err != nil {
-			return nil, fmt.Errorf("read stored message: %w", err)
+			return nil, err
 		}
 	}
 	return m, nil

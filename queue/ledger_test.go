@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 func TestClaimIsTakenOnce(t *testing.T) {
@@ -175,7 +177,9 @@ func TestRecordRoundTrip(t *testing.T) {
 	want := queue.Record{
 		Step: queue.StepRetry, ID: "a\"b\\\n\u2028ж", Nonce: "n", Origin: queue.Origin{Created: 1 << 60, Seq: 9},
 		Generation: 2, Kind: "bulk", Channel: channel, Fingerprint: "f_-", Attempt: 3, Spent: 2, Refused: 1, Worker: "w", At: 4, RetryAt: 5,
-		Waits: []queue.Wait{{Gate: "pace", Millis: 1}, {Gate: "order", Millis: 2}}, Event: json.RawMessage(`{"id":"x"}`),
+		Claim: 6, ClaimAt: 7, Doubted: true, DoubtSeq: 8, DoubtAt: 9, Until: 10, MessageID: "m", Evidence: "echo",
+		CommandStored: 6, HTTPStatus: 400, Code: "CHANNEL_NO_MONEY", Phase: schema.PhaseAnswered,
+		Waits: []queue.Wait{{Gate: "pace", Millis: 1, Why: `20/1m "x"`}, {Gate: "order", Millis: 2}}, Event: json.RawMessage(`{"id":"x"}`),
 	}
 	var got queue.Record
 	if err := json.Unmarshal(want.AppendJSON(nil), &got); err != nil {
@@ -183,5 +187,33 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// However many records there are, a scan reads each of them once and in order:
+// the first few and the last from the leader, the rest by a consumer.
+func TestScanReadsAll(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+	for _, n := range []int{1, 64, 65, 1200} {
+		subject := schema.StatusEventSubject("main", strconv.Itoa(n))
+		for i := range n {
+			if _, err := a.js.PublishAsync(subject, []byte(strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-a.js.PublishAsyncComplete()
+		read := 0
+		err := l.Events(t.Context(), subject, 0, func(_ uint64, body []byte) error {
+			if string(body) != strconv.Itoa(read) {
+				t.Errorf("of %d events, number %d is %s", n, read, body)
+			}
+			read++
+			return nil
+		})
+		if err != nil || read != n {
+			t.Errorf("read %d of %d events: %v", read, n, err)
+		}
 	}
 }

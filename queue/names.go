@@ -37,7 +37,7 @@ func (o Origin) LedgerKey() string {
 // LedgerWrite is where the owner of an epoch publishes a command's record. The
 // stream lists the subjects of one epoch only, which is what fences the others,
 // and stores the record under LedgerSubject.
-func (n Names) LedgerWrite(epoch, key string) string { return n.internal("l") + epoch + "." + key }
+func (n Names) LedgerWrite(epoch, key string) string { return n.internal("f") + epoch + ".l." + key }
 
 // LedgerSubject is where the records of a ledger key are stored.
 func (n Names) LedgerSubject(key string) string { return n.internal("l") + key }
@@ -55,9 +55,19 @@ func (n Names) LateSubject(id string) string { return n.internal("late") + schem
 // LateFilter matches every LateSubject.
 func (n Names) LateFilter() string { return n.internal("late") + "*" }
 
-// StateSubject is where an owner keeps what must outlive it: lane states, pauses,
-// the hand-over note. Only the last message of each counts.
-func (n Names) StateSubject(tokens string) string { return n.internal("s") + tokens }
+// DoubtSubject is where attempts are noted that were given up in doubt.
+func (n Names) DoubtSubject(key DoubtKey) string { return n.internal("g") + key.token() }
+
+// DoubtFilter matches every DoubtSubject.
+func (n Names) DoubtFilter() string { return n.internal("g") + "*" }
+
+// StateWrite is where the owner of an epoch publishes what must outlive it; it is
+// fenced like LedgerWrite, and stored under StateSubject.
+func (n Names) StateWrite(epoch, key string) string { return n.internal("f") + epoch + ".s." + key }
+
+// StateSubject is where an owner's notes are kept: the states of channels, pauses,
+// the hand-over. Only the last message of each counts. key is one token.
+func (n Names) StateSubject(key string) string { return n.internal("s") + key }
 
 // DueSubject is where a deferred command appears when its time has come.
 func (n Names) DueSubject(kind schema.Kind, channelID string) string {
@@ -82,4 +92,5 @@ func (n Names) DeadFilter() string { return n.internal("dead") + "*" }
 // NoEpoch stands in the records stream's subjects until the first owner.
 const NoEpoch = "0"
 
-func (n Names) ledgerOfEpoch(epoch string) string { return n.internal("l") + epoch + ".*" }
+// fencedOfEpoch matches what only the owner of an epoch may write: <family>.<key>.
+func (n Names) fencedOfEpoch(epoch string) string { return n.internal("f") + epoch + ".*.*" }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -51,9 +52,12 @@ func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func
 // parked on the subject with this sequence or a later one; nil when there is
 // none. [Ledger.Unpark] deletes it; its Ack does nothing.
 func (l *Ledger) NextParked(ctx context.Context, subject string, from uint64) (*Delivery, error) {
-	m, err := leaderGet(ctx, l.nc, l.Deferred(), map[string]any{"next_by_subj": subject, "seq": max(from, 1)})
-	if err != nil || m == nil {
-		return nil, err
+	m, err := leaderGet(ctx, l.nc, l.Deferred(), msgGet{NextFor: subject, Seq: max(from, 1)})
+	if err != nil {
+		return nil, fmt.Errorf("read parked command: %w", err)
+	}
+	if m == nil {
+		return nil, nil //nolint:nilnil // "there is none" is an answer
 	}
 	return &Delivery{
 		Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time,
@@ -69,6 +73,20 @@ func (l *Ledger) LastParked(ctx context.Context, subject string) (uint64, error)
 		return 0, err
 	}
 	return m.Sequence, nil
+}
+
+// StoredAfter tells, through the stream's leader, when the first message that
+// matches the filter and comes after a sequence was stored, and its sequence; 0:
+// there is none.
+func (l *Ledger) StoredAfter(ctx context.Context, stream, filter string, sequence uint64) (time.Time, uint64, error) {
+	m, err := leaderGet(ctx, l.nc, stream, msgGet{NextFor: filter, Seq: sequence + 1})
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("look behind a message of %s: %w", stream, err)
+	}
+	if m == nil {
+		return time.Time{}, 0, nil
+	}
+	return m.Time, m.Sequence, nil
 }
 
 // Unpark deletes a parked command, through any failure that may pass. It returns
@@ -91,7 +109,7 @@ func (l *Ledger) Unpark(ctx context.Context, d *Delivery) error {
 		return nil
 	}
 	// It may have been deleted by a request whose answer was lost.
-	m, err := leaderGet(ctx, l.nc, d.stream, map[string]any{"seq": d.Seq})
+	m, err := leaderGet(ctx, l.nc, d.stream, msgGet{Seq: d.Seq})
 	if err == nil && m != nil {
 		err = errStillParked
 	}

@@ -101,40 +101,49 @@ func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits 
 	return t, nil
 }
 
-func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
-	s, err := js.Stream(ctx, cfg.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = js.CreateStream(ctx, cfg)
-		// Another program was faster, perhaps with other limits.
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			s, err = js.Stream(ctx, cfg.Name)
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (info *jetstream.StreamInfo, err error) {
+	err = Ask(ctx, func(ctx context.Context) error {
+		s, err := js.Stream(ctx, cfg.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			s, err = js.CreateStream(ctx, cfg)
+			// Another program was faster, perhaps with other limits.
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+				s, err = js.Stream(ctx, cfg.Name)
+			}
 		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.CachedInfo(), nil
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
+	return info, err
 }
 
 // update brings the streams to the limits that are wanted now and the records
 // stream to the epoch.
 func (t *Topology) update(ctx context.Context, epoch string) error {
 	for _, cfg := range t.configs(epoch) {
-		s, err := t.js.Stream(ctx, cfg.Name)
+		err := Ask(ctx, func(ctx context.Context) error { return t.updateStream(ctx, cfg) })
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", cfg.Name, err)
-		}
-		have := s.CachedInfo().Config
-		if sameConfig(have, cfg) {
-			continue
-		}
-		// What cannot be changed on a living stream stays as it was made.
-		cfg.AllowMsgSchedules = have.AllowMsgSchedules
-		if _, err := t.js.UpdateStream(ctx, cfg); err != nil {
 			return fmt.Errorf("update stream %s: %w", cfg.Name, err)
 		}
 	}
 	return nil
+}
+
+func (t *Topology) updateStream(ctx context.Context, cfg jetstream.StreamConfig) error {
+	s, err := t.js.Stream(ctx, cfg.Name)
+	if err != nil {
+		return err
+	}
+	have := s.CachedInfo().Config
+	if sameConfig(have, cfg) {
+		return nil
+	}
+	// What cannot be changed on a living stream stays as it was made.
+	cfg.AllowMsgSchedules = have.AllowMsgSchedules
+	_, err = t.js.UpdateStream(ctx, cfg)
+	return err
 }
 
 func sameConfig(have, want jetstream.StreamConfig) bool {
@@ -164,14 +173,14 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Name:        t.Records(),
 			Description: "wazzup-relay: ledger, index and events of account " + t.Account,
 			Subjects: []string{
-				t.ledgerOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.StateSubject(">"),
+				t.fencedOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.DoubtFilter(),
 				schema.EventSubjects(t.Account),
 			},
 			// The epoch is in the subject only to be refused when it is over;
 			// what is stored is one subject a command.
 			SubjectTransform: &jetstream.SubjectTransformConfig{
-				Source:      t.internal("l") + "*.*",
-				Destination: t.internal("l") + "{{wildcard(2)}}",
+				Source:      t.internal("f") + "*.*.*",
+				Destination: t.internal("{{wildcard(2)}}") + "{{wildcard(3)}}",
 			},
 			Retention:   jetstream.LimitsPolicy,
 			Discard:     jetstream.DiscardNew,
@@ -215,16 +224,22 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 // currentEpoch reads, through the stream's leader, which epoch may write, and the
 // sequence of the last record.
 func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint64, err error) {
-	s, err := t.js.Stream(ctx, t.Records())
+	var info *jetstream.StreamInfo
+	err = Ask(ctx, func(ctx context.Context) error {
+		s, err := t.js.Stream(ctx, t.Records())
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
 	if err != nil {
 		return "", 0, fmt.Errorf("read epoch of %s: %w", t.Account, err)
 	}
-	info := s.CachedInfo()
-	prefix := t.internal("l")
+	prefix := t.internal("f")
 	for _, subject := range info.Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {
-			return strings.TrimSuffix(rest, ".*"), info.State.LastSeq, nil
+			return strings.TrimSuffix(rest, ".*.*"), info.State.LastSeq, nil
 		}
 	}
-	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no ledger subject", t.Account, t.Records())
+	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no fenced subject", t.Account, t.Records())
 }

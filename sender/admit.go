@@ -20,8 +20,13 @@ const (
 	headerID         = "Wazzup-Id"         // the command's, since the scheduler strips Nats-Msg-Id
 	headerExpect     = "Wazzup-Expect"     // last ledger sequence at the time of the copy
 	headerPlace      = "Wazzup-Place"      // of a parked one: its place in its chat
+	headerAttempt    = "Wazzup-Attempt"    // claims so far, over all generations
 	headerDoubt      = "Wazzup-Doubt"      // of a redriven one in doubt: <claim's sequence>.<claim's time, Unix ms>
 )
+
+// copyHeaders is how the names of these headers begin, and that of no other but
+// the one that asks for replies.
+const copyHeaders = "Wazzup-"
 
 // tooOldMargin is kept between the age of the oldest command that is called and
 // the ledger's memory, so that no id is forgotten while its command is alive.
@@ -35,10 +40,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
-	f.emptied = f.emptied || d.Last
-	if f.last.before(c.place) {
-		f.last = c.place
-	}
+	f.last = max(f.last, d.Seq)
 	if o.stopping {
 		f.held--
 		o.mu.Unlock()
@@ -46,14 +48,14 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	}
 	// Where a command is on its way to the disk a second time, the copy that is
 	// there already has the better place.
-	if held := o.commands[c.origin]; held != nil && (!held.shelved || f.from != sourceParked) {
+	if held := o.commands[c.identity()]; held != nil && (!held.shelved || f.from != sourceParked) {
 		f.held--
 		o.repeated(held, d, f)
 		o.fill(l) // the redelivery used up a wish
 		o.mu.Unlock()
 		return
 	}
-	o.commands[c.origin] = c
+	o.commands[c.identity()] = c
 	if l.unsettled > 0 {
 		defer o.settleParks(l)
 	}
@@ -66,6 +68,9 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 		o.schedule(c)
 	default:
 		o.mu.Lock()
+		if o.isCopy(d) {
+			c.waitedForTime()
+		}
 		o.enqueue(c)
 		o.fill(l)
 		o.pump()
@@ -74,7 +79,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 }
 
 // repeated notes another delivery of a command that is in hand: the same message
-// through a new consumer, or a copy of it from another stream.
+// through a new consumer, or another message of the same command.
 func (o *owner) repeated(held *command, d *queue.Delivery, f *feed) {
 	if held.delivery.Same(d) {
 		held.delivery.Replace(d)
@@ -104,6 +109,7 @@ func (o *owner) identify(d *queue.Delivery) *command {
 		c.origin.Seq, _ = strconv.ParseUint(seq, 10, 64)
 		c.generation, _ = strconv.Atoi(header(d, headerGeneration))
 		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64)
+		c.attempt, _ = strconv.Atoi(header(d, headerAttempt))
 		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
 		c.stored = time.Unix(0, nanos)
 		subject = header(d, headerSubject)
@@ -135,8 +141,7 @@ func (o *owner) check(c *command) *outcome {
 	d := c.delivery
 	body, faults := schema.Decode(o.cfg.Account, c.kind, c.channel, d.Data)
 	c.body = body
-	sum := schema.Fingerprint(c.kind, c.channel, d.Data)
-	c.fingerprint = base64.RawURLEncoding.EncodeToString(sum[:])
+	c.fingerprint = fingerprintOf(c.kind, c.channel, d.Data)
 	faults = append(faults, o.checkHeaders(c)...)
 	if c.id == "" {
 		c.id = c.origin.ID(o.topology.Commands())
@@ -150,6 +155,12 @@ func (o *owner) check(c *command) *outcome {
 		return &out
 	}
 	return o.tooOld(c)
+}
+
+// fingerprintOf tells whether two commands are the same, as their ledgers keep it.
+func fingerprintOf(kind schema.Kind, channel string, body []byte) string {
+	sum := schema.Fingerprint(kind, channel, body)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // tooOld ends a command whose id the ledger may soon forget.
@@ -168,7 +179,7 @@ func (o *owner) tooOld(c *command) *outcome {
 func (o *owner) checkHeaders(c *command) []schema.Fault {
 	var faults []schema.Fault
 	c.id = c.body.ID
-	if o.isCopy(c.delivery) {
+	if c.id == "" && o.isCopy(c.delivery) { // a header would change an id with a line break
 		c.id = header(c.delivery, headerID)
 	}
 	if id := header(c.delivery, schema.HeaderMsgID); c.id == "" && id != "" {

@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
-	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -99,6 +97,10 @@ func (o *owner) endpoints() map[string]endpoint {
 		"command.cancel":  o.commandCancel,
 		"command.resolve": o.commandResolve,
 		"channels.list":   o.channelsList,
+		"dead.list":       o.deadList,
+		"dead.show":       o.deadShow,
+		"dead.redrive":    o.deadRedrive,
+		"dead.drop":       o.deadDrop,
 		"webhooks.get":    o.webhooksGet,
 		"webhooks.set":    o.webhooksSet,
 	}
@@ -148,76 +150,6 @@ func decodeRequest(body []byte, into any) error {
 		return badRequest("BAD_REQUEST", "the body is no JSON object of the fields that this request takes")
 	}
 	return nil
-}
-
-// Timeline is what `command.get` answers: where a command stands and how it came
-// there.
-type Timeline struct {
-	ID      string       `json:"id"`
-	Account string       `json:"account"`
-	Kind    schema.Kind  `json:"kind"`
-	State   schema.State `json:"state"` // last published; "pending" before the first
-	Channel string       `json:"channelId,omitempty"`
-	Seq     uint64       `json:"seq"`
-	Steps   []Step       `json:"timeline"`
-}
-
-// Step is one line of a timeline, oldest first.
-type Step struct {
-	At         time.Time       `json:"at"`
-	Step       string          `json:"step"` // stored, scheduled, claim, retry, unknown, final, invalid
-	State      schema.State    `json:"state,omitempty"`
-	Attempt    int             `json:"attempt,omitempty"`
-	Generation int             `json:"generation,omitempty"`
-	Worker     string          `json:"worker,omitempty"`
-	Waits      []queue.Wait    `json:"waits,omitempty"` // gates before a claim, and how long
-	RetryAt    *time.Time      `json:"retryAt,omitempty"`
-	Event      json.RawMessage `json:"event,omitempty"` // the public event that went with it
-}
-
-func (o *owner) commandGet(ctx context.Context, body []byte) (any, error) {
-	var q named
-	if err := q.decode(body); err != nil {
-		return nil, err
-	}
-	records, err := o.ledger.Timeline(ctx, queue.LedgerKey(q.ID))
-	if err != nil {
-		return nil, err
-	}
-	if len(records) > 0 {
-		return timeline(o.cfg.Account, q.ID, records), nil
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, c := range o.commands { // in hand and not claimed yet
-		if c.id == q.ID {
-			t := Timeline{ID: c.id, Account: o.cfg.Account, Kind: c.kind, State: schema.StatePending, Channel: c.channelID(), Seq: c.origin.Seq}
-			t.Steps = []Step{{At: c.stored.UTC(), Step: "stored"}}
-			return t, nil
-		}
-	}
-	return nil, notFound("no command with this id is in the ledger")
-}
-
-func timeline(account, id string, records []*queue.Record) Timeline {
-	last := records[len(records)-1]
-	t := Timeline{ID: id, Account: account, Kind: schema.Kind(last.Kind), State: schema.StatePending, Channel: last.Channel, Seq: last.Origin.Seq}
-	for _, r := range records {
-		s := Step{
-			At: r.Stored.UTC(), Step: string(r.Step), Attempt: r.Attempt, Generation: r.Generation,
-			Worker: r.Worker, Waits: r.Waits, Event: r.Event,
-		}
-		if len(r.Event) > 0 {
-			s.State = stateOf(r)
-			t.State = s.State
-		}
-		if r.RetryAt > 0 {
-			at := time.UnixMilli(r.RetryAt).UTC()
-			s.RetryAt = &at
-		}
-		t.Steps = append(t.Steps, s)
-	}
-	return t
 }
 
 // vendorFault is a fault of the vendor's answer to a request.

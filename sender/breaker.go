@@ -245,6 +245,15 @@ func (b *Breakers) Blocked(family Family, channelID string) (retryAt time.Time, 
 	return time.Time{}, false
 }
 
+// ChannelClosed reports whether nothing but the family's own breaker can refuse a
+// channel's call.
+func (b *Breakers) ChannelClosed(family Family, channelID string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.channels[breakerKey{family, channelID}]
+	return e == nil || e.state == gobreaker.StateClosed
+}
+
 func (b *Breakers) probing(e *breaker) bool {
 	counts := e.cb.Counts()
 	return int(counts.Requests)-int(counts.TotalExclusions) >= b.cfg.Probes

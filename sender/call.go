@@ -43,6 +43,7 @@ func (o *owner) call(c *command) outcome {
 	if len(items) > 0 && (out.state == schema.StateDone || out.state == schema.StateRejected) {
 		out = rejectedItems(items)
 	}
+	out.answer.status = answer.Status
 	o.settle(c, answer, v)
 	o.reportCall(ctx, span, c, answer, v, out, time.Since(started))
 	return out
@@ -84,6 +85,7 @@ func (o *owner) judge(c *command, a wazzup.Answer, v Verdict) outcome {
 		// The lane closes and says so once; the command waits at its head.
 		out := o.retry(c, e, false)
 		out.state, out.retryAt = "", time.Time{}
+		out.answer.err = e // it is told by no event
 		return out
 	case ActionUnknown:
 		return unknown(e)

@@ -94,23 +94,23 @@ func (o *owner) cancelUnseen(ctx context.Context, id string, last *queue.Record)
 	if err := o.append(r, expect); err != nil {
 		return err
 	}
-	if o.inHand(id) {
+	meant := func(c *command) bool { return c.id == id && c.origin.Seq <= until }
+	if o.holds(meant) {
 		return nil
 	}
-	d, err := o.ledger.Find(ctx, func(d *queue.Delivery) bool { return d.Seq <= until && o.named(d, id) })
+	d, err := o.ledger.Find(ctx, func(d *queue.Delivery) bool { return o.named(d, id, meant) })
+	if err != nil || d != nil || o.holds(meant) {
+		return err
+	}
+	// It may have met the record, and ended, during the search.
+	now, err := o.ledger.Last(ctx, r.Key)
 	switch {
 	case err != nil:
 		return err
-	case d != nil || o.inHand(id):
+	case now != nil && now.Nonce != r.Nonce && stateOf(now) == schema.StateCancelled:
 		return nil
-	}
-	// During the search it may have met its cancel and ended, so that it is nowhere.
-	met, err := o.ledger.Last(ctx, queue.LedgerKey(id))
-	switch {
-	case err != nil:
-		return err
-	case met != nil && met.Origin != (queue.Origin{}) && stateOf(met) == schema.StateCancelled:
-		return nil
+	case now != nil && now.Nonce != r.Nonce:
+		return queue.ErrConflict
 	case last != nil && last.Step == queue.StepInvalid:
 		return conflict(schema.StateInvalid, "the command has ended")
 	}
@@ -169,29 +169,25 @@ func (o *owner) bringForward(ctx context.Context, last *queue.Record) {
 	}
 }
 
-// inHand reports whether a command with this id is held by this owner.
-func (o *owner) inHand(id string) bool {
+// holds reports whether such a command is held by this owner.
+func (o *owner) holds(is func(*command) bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, c := range o.commands {
-		if c.id == id {
-			return true
-		}
-	}
-	return false
+	return o.inHand(is) != nil
 }
 
-// named reports whether a stored command has this id, however it came by it.
-func (o *owner) named(d *queue.Delivery, id string) bool {
+// named reports whether a stored message is a command that is meant, however it
+// came by its id.
+func (o *owner) named(d *queue.Delivery, id string, meant func(*command) bool) bool {
+	c := o.identify(d)
 	// Nearly all that are asked about are others: most bodies need not be decoded.
 	// An escape in the body could hide the id.
 	if !bytes.Contains(d.Data, []byte(id)) && bytes.IndexByte(d.Data, '\\') < 0 && header(d, schema.HeaderMsgID) != id &&
-		header(d, headerID) != id && o.identify(d).origin.ID(o.topology.Commands()) != id {
+		header(d, headerID) != id && c.origin.ID(o.topology.Commands()) != id {
 		return false
 	}
-	c := o.identify(d)
 	o.check(c)
-	return c.id == id
+	return meant(c)
 }
 
 // commandResolve answers `command.resolve`: a person settles a command whose fate
@@ -268,7 +264,7 @@ func (o *owner) settleUnknown(ctx context.Context, id string, settle settlement)
 	switch {
 	case err != nil:
 		return "", err
-	case last == nil && o.inHand(id):
+	case last == nil && o.holds(func(c *command) bool { return c.id == id }):
 		return "", conflict(schema.StatePending, "nothing about the command is in doubt")
 	case last == nil:
 		return "", notFound("no command with this id is in the ledger")
@@ -289,6 +285,9 @@ func (o *owner) settleUnknown(ctx context.Context, id string, settle settlement)
 	r.Key, r.Nonce, r.Worker, r.At = queue.LedgerKey(id), o.nonce(), o.cfg.Worker, now.UnixMilli()
 	if r.Step == queue.StepRetry {
 		r.RetryAt, r.Doubted = now.UnixMilli(), true
+		if r.DoubtSeq == 0 {
+			r.DoubtSeq, r.DoubtAt = r.Claim, r.ClaimAt
+		}
 	}
 	done := make(chan error, 1)
 	o.ledger.Append(&r, last.Sequence, func(seq uint64, err error) {
@@ -307,8 +306,8 @@ func (o *owner) settleUnknown(ctx context.Context, id string, settle settlement)
 func (o *owner) settledByHand(r *queue.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c := o.commands[r.Origin]
-	if c == nil || c.doubt == nil || c.generation != r.Generation {
+	c := o.commands[identity{r.Origin, r.Generation}]
+	if c == nil || c.doubt == nil {
 		return // what it writes next is refused, and then it reads the ledger
 	}
 	o.endDoubt(c)

@@ -76,6 +76,11 @@ func TestCancel(t *testing.T) {
 			t.Errorf("%s for the second time: got %s, want success", id, got.Code)
 		}
 	}
+	for id, want := range map[string]string{"unseen-0": `"step":"cancel"`, "unseen-7": `"gate":"backlog"`} {
+		if got := r.ask("command.get", fmt.Sprintf(`{"id":%q}`, id)); got.Code != "" || got.State != schema.StatePending || !strings.Contains(string(got.Body), want) {
+			t.Errorf("timeline of %s: got %s %s, want pending and %s", id, got.Code, got.Body, want)
+		}
+	}
 	if got := r.cancel("no-such"); got.Code != "404" {
 		t.Errorf("no such command: got %s, want 404", got.Code)
 	}
@@ -105,7 +110,7 @@ func TestCancel(t *testing.T) {
 		}
 	}
 	r.emptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // What waits for its time ends cancelled at once; what waits for a retry, at its
@@ -219,7 +224,7 @@ func TestCancelRacesTheCall(t *testing.T) {
 	}
 	t.Logf("%d of %d cancelled", len(cancelled), n)
 	r.emptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // A cancel outlives its owner, also of a parked command.
@@ -294,7 +299,7 @@ func TestResolve(t *testing.T) {
 			if n := len(r.sim.Sends()); n != 4 {
 				t.Errorf("%d requests, want 4", n)
 			}
-			r.onceEach()
+			r.endedOnce()
 		})
 	}
 }

@@ -12,7 +12,7 @@ import (
 // while one is under way, its goroutine owns the command.
 type command struct {
 	delivery *queue.Delivery
-	copies   []copied // of the same origin, acknowledged with it
+	copies   []copied // of the same origin and generation, acknowledged with it
 
 	// Identity, from the message.
 	origin      queue.Origin
@@ -44,13 +44,17 @@ type command struct {
 	spent   int    // of them, those that count against the limit
 	refused int    // of them, those that met a refusal which is tried a few times only
 	waits   []queue.Wait
-	doubted bool // an earlier attempt may have been carried out, and nothing ever told
 
-	// doubtSeq and doubtAt are of the claim of the earliest attempt of an earlier
-	// generation that is in doubt; zero: there is none. A redriven command with
-	// one has its evidence looked for before it is claimed.
+	gatesBefore gateTimes // of its lane, when it became the head of its chat
+	doubted     bool      // an earlier attempt may have been carried out, and nothing ever told
+
+	// doubtSeq and doubtAt are of the claim of the earliest attempt that was given
+	// up in doubt, by NATS's clock; zero: there is none. A redriven command with one
+	// has its evidence looked for before it is claimed.
 	doubtSeq uint64
 	doubtAt  time.Time
+	// lookedFirst: that was done.
+	lookedFirst bool
 
 	messageID string // of its end, once that is durable: statuses wait until it is told
 
@@ -65,7 +69,17 @@ type command struct {
 	timer *time.Timer // until a retry or the end of a doubt
 }
 
-// copied is a message of the same origin from another source.
+// identity is what makes two messages the same command: that a redriven one goes
+// on while its former generation is being told is no repeat.
+type identity struct {
+	origin     queue.Origin
+	generation int
+}
+
+func (c *command) identity() identity { return identity{c.origin, c.generation} }
+
+// copied is another message of the same command: from the other stream, or a
+// copy that was published twice.
 type copied struct {
 	delivery *queue.Delivery
 	feed     *feed
@@ -88,22 +102,32 @@ type outcome struct {
 	original  *schema.Original
 	items     []schema.ItemError
 	retryAt   time.Time
+	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
+	indexed   bool   // the index knows the message id already
+	answer    answer // of the vendor, to this attempt
+}
+
+// answer is what a record tells of the vendor's answer beside its event.
+type answer struct {
+	status int
+	err    *schema.Error // where no event goes with the record
+}
+
+func (a answer) note(r *queue.Record) {
+	r.HTTPStatus = a.status
+	if a.err != nil {
+		r.Code, r.Phase = a.err.Code, a.err.Phase
+	}
 }
 
 func final(s schema.State) outcome { return outcome{step: queue.StepFinal, state: s} }
 
-// waited notes a gate that the command waited at.
-func (c *command) waited(gate string, d time.Duration) {
-	if d < time.Millisecond {
-		return
+// learnDoubt takes over what a record says of earlier attempts in doubt.
+func (c *command) learnDoubt(r *queue.Record) {
+	c.doubted = c.doubted || r.Doubted
+	if c.doubtSeq == 0 && r.DoubtSeq > 0 {
+		c.doubtSeq, c.doubtAt = r.DoubtSeq, time.UnixMilli(r.DoubtAt)
 	}
-	for i := range c.waits {
-		if c.waits[i].Gate == gate {
-			c.waits[i].Millis += d.Milliseconds()
-			return
-		}
-	}
-	c.waits = append(c.waits, queue.Wait{Gate: gate, Millis: d.Milliseconds()})
 }
 
 func (c *command) channelID() string {

@@ -34,6 +34,7 @@ const (
 	DefaultTimeout       = 20 * time.Second
 	DefaultReconcileWait = 2 * time.Minute
 	DefaultChannelsPoll  = time.Minute
+	DefaultStatusWait    = 10 * time.Minute
 )
 
 // Config is how one account is served. The zero value of a field means its
@@ -55,6 +56,7 @@ type Config struct {
 	Evidence      Evidence
 	ReconcileWait time.Duration // how long an unknown waits for evidence
 	ChannelsPoll  time.Duration // how often the channel list is read
+	StatusWait    time.Duration // how long a status is kept whose message is not known yet
 
 	Limits queue.Limits
 
@@ -88,6 +90,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ChannelsPoll == 0 {
 		c.ChannelsPoll = DefaultChannelsPoll
+	}
+	if c.StatusWait == 0 {
+		c.StatusWait = DefaultStatusWait
 	}
 	if c.Limits.Retention == 0 {
 		c.Limits.Retention = queue.DefaultRetention

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
@@ -24,23 +25,23 @@ const (
 // discover opens a lane for every subject that holds commands, so that the first
 // command of a channel nobody listed is found within a second.
 func (o *owner) discover(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
 	waiting, err := o.intake.Waiting(ctx, o.topology.Commands(), ">")
 	if err != nil {
 		return err
 	}
-	var faults []error
+	var missing []wantedLane
 	for subject, n := range waiting {
 		kind, channel, ok := schema.ParseCommandSubject(o.cfg.Account, subject)
 		if !ok || !kind.IsMessage() {
 			continue
 		}
-		faults = append(faults, o.foundLane(ctx, laneKey{string(kind), channel}, sourceCommands, n))
+		if found := (wantedLane{laneKey{string(kind), channel}, sourceCommands}); !o.foundLane(found, n) {
+			missing = append(missing, found)
+		}
 	}
-	if err := o.checkDeferred(ctx); err != nil {
-		faults = append(faults, err)
-	}
+	faults := o.checkDeferred(ctx)
 	due, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.DueFilter())
 	if err != nil {
 		return err
@@ -48,9 +49,11 @@ func (o *owner) discover(ctx context.Context) error {
 	for subject, n := range due {
 		tokens := strings.Split(subject, ".")
 		key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
-		faults = append(faults, o.foundLane(ctx, key, sourceDue, n))
+		if found := (wantedLane{key, sourceDue}); !o.foundLane(found, n) {
+			missing = append(missing, found)
+		}
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(faults, o.openLanes(ctx, missing)); err != nil {
 		return err
 	}
 	o.foundAll()
@@ -62,46 +65,57 @@ func (o *owner) discover(ctx context.Context) error {
 func (o *owner) foundAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.discovered {
-		return
-	}
 	o.discovered = true
 	for _, l := range o.lanes {
-		o.unparkAll(l)
+		if l.unsettled > 0 {
+			o.unparkAll(l)
+		}
 	}
 }
 
 // checkDeferred keeps the deferred stream within its limit: the server cannot,
 // since on a stream with schedules it could only discard the oldest.
 func (o *owner) checkDeferred(ctx context.Context) error {
-	s, err := o.js.Stream(ctx, o.topology.Deferred())
+	var size uint64
+	err := queue.Ask(ctx, func(ctx context.Context) error {
+		s, err := o.js.Stream(ctx, o.topology.Deferred())
+		if err == nil {
+			size = s.CachedInfo().State.Bytes
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("size of the deferred stream: %w", err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.deferredFull = s.CachedInfo().State.Bytes >= uint64(max(o.topology.Limits.DeferredBytes, 0)) //nolint:gosec // not negative
+	o.deferredFull = size >= uint64(max(o.topology.Limits.DeferredBytes, 0)) //nolint:gosec // not negative
 	return nil
 }
 
-// foundLane opens what is missing of a lane that holds messages, and has the
-// watchdog look at what is there.
-func (o *owner) foundLane(ctx context.Context, key laneKey, from sourceKind, waiting uint64) error {
+// wantedLane names one source of a lane.
+type wantedLane struct {
+	key  laneKey
+	from sourceKind
+}
+
+// foundLane has the watchdog look at a source that holds messages; false: there
+// is no such source yet.
+func (o *owner) foundLane(w wantedLane, waiting uint64) bool {
 	o.mu.Lock()
 	var f *feed
-	if l := o.lanes[key]; l != nil {
-		f = l.feed(from)
+	if l := o.lanes[w.key]; l != nil {
+		f = l.feed(w.from)
 	}
 	held := 0
 	if f != nil {
 		held = f.held
 	}
 	o.mu.Unlock()
-	if f == nil {
-		return o.openLane(ctx, key, from)
+	if f != nil {
+		f.source.Check(int(waiting) - held) //nolint:gosec // a stream holds fewer than 2^63 messages
 	}
-	f.source.Check(int(waiting) - held) //nolint:gosec // a stream holds fewer than 2^63 messages
-	return nil
+	return f != nil
 }
 
 // parkFeed is the lane's feed of parked commands.
@@ -123,11 +137,34 @@ func (l *lane) feed(from sourceKind) *feed {
 	return nil
 }
 
-// openLane makes the consumer of a lane's source and asks for its first messages.
-// Only one goroutine at a time opens lanes.
-func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) error {
-	o.opening.Lock()
+// openLanes opens sources, several at a time: in a cluster that has just lost a
+// node each may have to wait for the election of its consumer's leader.
+func (o *owner) openLanes(ctx context.Context, lanes []wantedLane) error {
+	o.opening.Lock() // one caller at a time, so that no source is opened twice
 	defer o.opening.Unlock()
+	var wg sync.WaitGroup
+	errs := make([]error, len(lanes))
+	slots := make(chan struct{}, opensTogether)
+	seen := make(map[wantedLane]bool, len(lanes))
+	for i, w := range lanes {
+		if seen[w] {
+			continue
+		}
+		seen[w] = true
+		slots <- struct{}{}
+		wg.Go(func() {
+			errs[i] = o.openLane(ctx, w)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// openLane makes the consumer of a lane's source and asks for its first messages,
+// unless it is open.
+func (o *owner) openLane(ctx context.Context, w wantedLane) error {
+	key, from := w.key, w.from
 	o.mu.Lock()
 	l := o.lanes[key]
 	known := l != nil && l.feed(from) != nil
@@ -135,16 +172,7 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	if known {
 		return nil
 	}
-	stream := o.topology.Commands()
-	var filter string
-	switch {
-	case key.class == classSync:
-		filter = schema.SyncSubject(o.cfg.Account, schema.Entity(key.channel), "*")
-	case from == sourceDue:
-		stream, filter = o.topology.Deferred(), o.topology.DueSubject(schema.Kind(key.class), key.channel)
-	default:
-		filter = schema.SendSubject(o.cfg.Account, schema.Kind(key.class), key.channel)
-	}
+	stream, filter := o.sourceOf(w)
 	source, err := o.intake.Open(ctx, stream, filter)
 	if err != nil {
 		return err
@@ -152,12 +180,22 @@ func (o *owner) openLane(ctx context.Context, key laneKey, from sourceKind) erro
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l = o.laneOf(key)
-	f := &feed{from: from, source: source, lane: l, emptied: source.Empty()}
+	f := &feed{from: from, source: source, lane: l}
 	l.feeds = append(l.feeds, f)
 	o.feeds[source] = f
 	o.fill(l)
-	o.unparkAll(l)
 	return nil
+}
+
+// sourceOf is where the commands of a lane's source are stored.
+func (o *owner) sourceOf(w wantedLane) (stream, filter string) {
+	switch {
+	case w.from == sourceDue:
+		return o.topology.Deferred(), o.dueSubject(w.key)
+	case w.key.class == classSync:
+		return o.topology.Commands(), schema.SyncSubject(o.cfg.Account, schema.Entity(w.key.channel), "*")
+	}
+	return o.topology.Commands(), schema.SendSubject(o.cfg.Account, schema.Kind(w.key.class), w.key.channel)
 }
 
 // laneOf is the lane with the key, made where it is missing. The owner's mutex is
@@ -167,9 +205,11 @@ func (o *owner) laneOf(key laneKey) *lane {
 	if l == nil {
 		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
 		l.pace.next = o.paceFrom(key, l.pace.limit)
+		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
 		}
+		o.shut(l, time.Now())
 		o.lanes[key] = l
 	}
 	return l
@@ -254,17 +294,15 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		o.channelState(ch.ChannelID, ch.State, asked)
 	}
 	o.mu.Unlock()
+	var lanes []wantedLane
 	for _, ch := range channels {
-		if !schema.ValidUUID(ch.ChannelID) {
-			continue
-		}
 		// Only the transactional lane, whose first command must not wait to be
 		// discovered: the server asks every consumer at each acknowledgement.
-		if err := o.openLane(ctx, laneKey{classSend, ch.ChannelID}, sourceCommands); err != nil {
-			return err
+		if schema.ValidUUID(ch.ChannelID) {
+			lanes = append(lanes, wantedLane{laneKey{classSend, ch.ChannelID}, sourceCommands})
 		}
 	}
-	return nil
+	return o.openLanes(ctx, lanes)
 }
 
 // query makes a call that is no command's, within the account's window.

@@ -3,7 +3,8 @@
 //
 // A message's path, told in the order in which things happen:
 //
-//  1. worker.go: a worker takes the lease of an account and becomes its owner.
+//  1. worker.go: a worker takes the lease of an account and becomes its owner,
+//     if spread.go and share.go say that it is this worker's turn among others.
 //  2. owner.go: the owner raises the epoch, so that every former owner is
 //     refused, opens the account's lanes and learns the channels' states.
 //  3. admit.go: a stored command arrives from its lane, is decoded, checked and
@@ -16,6 +17,11 @@
 //     step starts when the one before is durable.
 //  7. recover.go: where a claim is refused, because the command was under way
 //     before a crash or its id was used before, the ledger decides.
+//  8. evidence.go, echo.go: a call whose fate is unknown waits for what proves it.
+//     proof.go leads what comes after the end to its command; redriven.go looks
+//     for proof before a dead one is called again.
+//  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
+//     until an operator drops it, or has it go on in its next generation.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in
 // the ledger. PubAcks drive it by callback: no goroutine waits for one.

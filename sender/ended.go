@@ -8,31 +8,19 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// endedAs reports whether a command that has ended was sent as this message of the
-// vendor's, as far as its last record tells. It may have ended otherwise although
-// the message is its own, by an operator's word that was faster than a proof, or
-// have been sent again as another message: then its statuses are of that one.
-func endedAs(last *queue.Record, messageID string) bool {
-	if last.Step == queue.StepFinal && stateOf(last) != schema.StateSent {
-		return false
-	}
-	own := messageOf(last)
-	return own == "" || own == messageID // an operator who says that it was sent names none
-}
-
 // endTold reports whether the event of a command's end, which its last record
 // holds, is stored, so that a status may follow it. Of an end that this owner
 // recorded it is as soon as the owner has let go of the command; then its statuses
 // are looked at again. A former owner may have died between the two, so that its
 // event is stored now, unless it is.
 func (o *owner) endTold(ctx context.Context, x *queue.Index, last *queue.Record) (bool, error) {
-	if last.Step != queue.StepFinal {
-		return true, nil // another status came before
+	if last.Step != queue.StepFinal || stateOf(last) != schema.StateSent {
+		return true, nil // something has followed it
 	}
 	if last.Sequence > o.answers.until {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		return o.commands[x.Origin] == nil, nil
+		return o.commands[identity{x.Origin, last.Generation}] == nil, nil
 	}
 	end := queue.Event{
 		Subject:   schema.CommandEventSubject(o.cfg.Account, schema.StateSent, x.Kind, x.ChannelID),

@@ -3,6 +3,7 @@ package sender_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -147,21 +148,142 @@ func TestEchoesAreNotShared(t *testing.T) {
 // in doubt: it could be either's.
 func TestEchoAfterAnEqualMessageWasGivenUp(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
+	r := lossy(t)
 	cfg := r.config()
 	cfg.ReconcileWait = 500 * time.Millisecond
 	r.start(cfg)
-	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message", Text: "lost"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
-		t.Fatal(err)
-	}
 	r.send("given-up", phone, "lost")
 	r.event("given-up", schema.StateDead)
 	r.send("doubted", phone, "lost")
 	r.event("doubted", schema.StateUnknown)
-	r.echo("m1", phone, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"lost"`)
+	r.echo("m1", phone, said("lost"))
 	if got := r.states("doubted"); got[len(got)-1] != schema.StateDead {
 		t.Errorf("got %v, want dead", got)
+	}
+}
+
+// Two commands in doubt and two echoes: one each, in both classes of a chat.
+func TestTwoDoubtsTwoEchoes(t *testing.T) {
+	t.Parallel()
+	r := lossy(t)
+	cfg := r.config()
+	cfg.ReconcileWait = 20 * time.Second
+	r.start(cfg)
+	for id, kind := range map[string]schema.Kind{"a": schema.KindSend, "b": schema.KindBulk} {
+		r.publish(kind, id, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"content":"https://a.example/%s.png"}`, id, phone, id))
+	}
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{ContentContains: "a.example"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
+		t.Fatal(err)
+	}
+	r.event("a", schema.StateUnknown)
+	r.event("b", schema.StateUnknown)
+	r.echoes(phone, `"authorType":9,"dateTime":`+ms(time.Now())+`,"type":2,"content":"https://vendor.example/own"`, "m1", "m2")
+	a, b := r.event("a", schema.StateSent), r.event("b", schema.StateSent)
+	if a.MessageID == b.MessageID || a.Evidence == nil || b.Evidence == nil {
+		t.Errorf("a is sent by %s (%+v), b by %s (%+v): want an echo each", a.MessageID, a.Evidence, b.MessageID, b.Evidence)
+	}
+}
+
+// The same text three times to one chat in one class, each answer lost: each waits
+// for the one before, and the echo that proved one proves no other.
+func TestEqualTextsInOneClass(t *testing.T) {
+	t.Parallel()
+	r := lossy(t)
+	cfg := r.config()
+	cfg.ReconcileWait = 3 * time.Second
+	r.start(cfg)
+	for _, id := range []string{"a", "b", "c"} {
+		r.send(id, phone, "lost")
+	}
+	for i, id := range []string{"a", "b"} {
+		r.event(id, schema.StateUnknown)
+		r.echo(fmt.Sprint("m", i), phone, said("lost"))
+		if e := r.event(id, schema.StateSent); e.MessageID != fmt.Sprint("m", i) {
+			t.Errorf("%s is sent by %s, want m%d", id, e.MessageID, i)
+		}
+	}
+	r.event("c", schema.StateDead)
+	if n := len(r.sim.Sends()); n != 3 {
+		t.Errorf("the vendor got %d requests, want 3", n)
+	}
+}
+
+// An echo may come while its call still waits for its answer.
+func TestEchoDuringTheCall(t *testing.T) {
+	t.Parallel()
+	r := lossy(t)
+	r.sim.ClearRules()
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Text: "slow"}, Fault: simulator.FaultDropAfterAccept, Delay: simulator.Duration(500 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := r.config()
+	cfg.ReconcileWait = 20 * time.Second
+	r.start(cfg)
+	r.send("a", phone, "slow")
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.sim.Sends()) == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	r.echo("m1", phone, said("slow"))
+	if e := r.event("a", schema.StateSent); e.MessageID != "m1" {
+		t.Errorf("got %s, want m1", e.MessageID)
+	}
+	if got, want := r.states("a"), []schema.State{schema.StateUnknown, schema.StateSent}; !slices.Equal(got, want) {
+		t.Errorf("states: got %v, want %v", got, want)
+	}
+}
+
+// How far a request got, as the events tell it.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		text  string
+		rule  simulator.Rule
+		state schema.State
+		phase schema.Phase
+	}{
+		{"dropped", simulator.Rule{Fault: simulator.FaultDropAfterAccept}, schema.StateUnknown, schema.PhaseWritten},
+		{"never read", simulator.Rule{Fault: simulator.FaultDropBeforeRead}, schema.StateUnknown, schema.PhaseWritten},
+		{"no answer in time", simulator.Rule{Fault: simulator.FaultHang}, schema.StateUnknown, schema.PhaseWritten},
+		{"500", simulator.Rule{Status: 500}, schema.StateUnknown, schema.PhaseAnswered},
+		{"no message id", simulator.Rule{Status: 201, Body: `{}`}, schema.StateUnknown, schema.PhaseAnswered},
+		{"refused", simulator.Rule{Status: 400, Code: "MESSAGES_NOT_TEXT_FIRST"}, schema.StateRejected, schema.PhaseAnswered},
+		{"429", simulator.Rule{Status: 429, Times: 1, Headers: map[string]string{"Retry-After": "0"}}, schema.StateRetrying, schema.PhaseAnswered},
+	}
+	r := lossy(t)
+	for _, tt := range tests {
+		tt.rule.Match.Text = tt.text
+		if err := r.sim.AddRule(tt.rule); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := r.config()
+	cfg.Timeout = 300 * time.Millisecond
+	r.start(cfg)
+	for i, tt := range tests {
+		r.send(tt.text, fmt.Sprintf("7900000%04d", i), tt.text)
+	}
+	for _, tt := range tests { //nolint:paralleltest // the rows share one rig
+		t.Run(tt.text, func(t *testing.T) {
+			if e := r.event(tt.text, tt.state); e.Error == nil || e.Error.Phase != tt.phase {
+				t.Errorf("%s: got %+v, want the phase %s", e.State, e.Error, tt.phase)
+			}
+		})
+	}
+}
+
+// What was surely not written is free: it is retried, and no unknown.
+func TestNotSent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.APIURL = "http://127.0.0.1:1" // nobody listens there
+	r.start(cfg)
+	r.send("a", phone, "x")
+	if e := r.event("a", schema.StateRetrying); e.Error == nil || e.Error.Phase != schema.PhaseNotSent {
+		t.Errorf("got %+v, want the phase not_sent", e.Error)
+	}
+	if slices.Contains(r.all("a"), schema.StateUnknown) {
+		t.Error("a call that was never written is unknown")
 	}
 }
 

@@ -1,9 +1,11 @@
 package sender
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 )
 
 // Window opens the account's window to tests.
@@ -28,3 +30,97 @@ func (p Pace) Started(now time.Time, random float64) { p.p.started(now, random) 
 
 // MaskURL opens the masking of webhook addresses to tests.
 func MaskURL(address string) string { return maskURL(address) }
+
+// Attempt and Echo open the matching of echoes to tests.
+type (
+	Attempt struct {
+		Command string    // whose it is
+		Doubted bool      // the command is in doubt
+		Given   bool      // the attempt was given up
+		Claim   uint64    // sequence
+		At      time.Time // of the claim, NATS's clock
+	}
+	Echo struct {
+		Sequence uint64
+		At       time.Time // the vendor's clock
+	}
+)
+
+// Match returns, for each echo, the place of the attempt that it proves, or -1;
+// nil when nothing is proven.
+func Match(attempts []Attempt, echoes []Echo) []int {
+	commands := make(map[string]*command)
+	all := make([]attempt, len(attempts))
+	for i, a := range attempts {
+		all[i] = attempt{claim: a.Claim, claimed: a.At}
+		if a.Doubted {
+			if commands[a.Command] == nil {
+				commands[a.Command] = &command{}
+			}
+			all[i].command = commands[a.Command]
+		}
+		if a.Given {
+			all[i].given = &queue.Doubt{}
+		}
+	}
+	found := make([]echo, len(echoes))
+	for i, e := range echoes {
+		found[i] = echo{sequence: e.Sequence, at: e.At}
+	}
+	return match(all, found)
+}
+
+// EvidencePosition is up to where evidence counts as handled, when there is more
+// that waits.
+func EvidencePosition(handled uint64, pending, late []uint64) uint64 {
+	p := proofs{handled: handled, pending: make(map[string]*pendingLook), late: make(map[queue.Origin][]lateAnswer)}
+	for i, first := range pending {
+		p.pending[strconv.Itoa(i)] = &pendingLook{first: first}
+	}
+	for _, sequence := range late {
+		origin := queue.Origin{Seq: sequence}
+		p.late[origin] = append(p.late[origin], lateAnswer{sequence: sequence})
+	}
+	return p.position()
+}
+
+// Reading is what a worker saw of the others, for tests of what it makes of it.
+type Reading struct {
+	Members []queue.Member
+	Holders map[string]string
+}
+
+// Share is how many accounts a worker should own at most.
+func (r Reading) Share(worker string) int {
+	return newCensus("", nil, r.Members, r.Holders).share(worker)
+}
+
+// Plan opens what a worker decides to tests.
+type Plan struct {
+	Take, Rescue []string
+	Give         string
+}
+
+// Balance opens a worker's decisions to tests.
+type Balance struct {
+	self     string
+	accounts []string
+	b        *balance
+}
+
+func NewBalance(self string, accounts []string) Balance {
+	return Balance{self, accounts, newBalance(self, accounts)}
+}
+
+func (b Balance) Decide(r Reading, mine map[string]bool, now time.Time) Plan {
+	p := b.b.decide(newCensus(b.self, b.accounts, r.Members, r.Holders), mine, now)
+	return Plan{p.take, p.rescue, p.give}
+}
+
+// Timing of the spread.
+const (
+	SteadyAfter     = steadyAfter
+	FreeTooLong     = freeTooLong
+	KeepAfterRescue = keepAfterRescue
+	LookEvery       = lookEvery
+)

@@ -284,15 +284,8 @@ func (c faultCase) check(r *rig) {
 	}
 	r.onceEach()
 	r.storedOnce()
-	if letters, want := r.letters(), map[bool]uint64{true: 1}[end == schema.StateDead]; letters != want {
+	if letters, want := r.keptLetters(), map[bool]uint64{true: 1}[end == schema.StateDead]; letters != want {
 		r.t.Errorf("%d dead letters, want %d", letters, want)
-	}
-}
-
-func (r *rig) rule(rule simulator.Rule) {
-	r.t.Helper()
-	if err := r.sim.AddRule(rule); err != nil {
-		r.t.Fatal(err)
 	}
 }
 
@@ -308,8 +301,8 @@ func (r *rig) storedOnce() {
 	}
 }
 
-// letters is how many dead letters are kept.
-func (r *rig) letters() uint64 {
+// keptLetters is how many dead letters are kept.
+func (r *rig) keptLetters() uint64 {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Dead())
 	if err != nil {

@@ -13,21 +13,11 @@ const (
 	channelShare = 0.25 // of the calls in flight, for one channel while others want them
 )
 
-// Gates, as a command's timeline and a closed lane's reason name them.
-const (
-	gateClosed  = "closed"
-	gatePace    = "pace"
-	gateWindow  = "window"
-	gateSlots   = "slots"
-	gateBreaker = "breaker"
-	gateAccount = "account"
-	gateStorage = "storage"
-)
-
 // closure is why something is closed, since when, and what opens it.
 type closure struct {
 	code    string
 	since   time.Time
+	began   time.Time // of the first of several words that closed it
 	opensOn string
 	probe   *time.Timer // opens it for a try; nil: only an event does
 	// notBefore: what would open it does so no earlier.
@@ -42,6 +32,8 @@ type channelGate struct {
 	closed   *closure
 	refusals int // in a row, each doubling the wait before the next try
 	flight   int // attempts of all its lanes that hold a slot
+
+	lastClosed closedSpan
 }
 
 // soft reports whether a channel in this state may come back without a word.
@@ -67,66 +59,74 @@ func (o *owner) pumpRank(rank int, now time.Time) {
 	// passed counts the lanes in a row that were over their share, so that one
 	// turn through the queue without a start ends the loop.
 	for passed := 0; passed < q.len(); {
-		if gate, at, ok := o.accountOpen(rank, now); !ok {
-			o.hold(q.peek(), gate, at, now)
+		if blocked := o.accountOpen(rank, now); blocked.gate != gateNone {
+			o.hold(rank, blocked, now)
 			return
 		}
+		o.lines[rank].stand(gateNone, "", now)
 		l := q.pop()
-		l.queued = false
+		l.leave(now)
 		if l.ready.len() == 0 || !o.laneOpen(l) {
 			continue
 		}
 		if o.overShare(l) && o.othersWant(l) {
-			l.queued = true
+			l.stand(gateSlots, o.reasons.share, now)
+			l.join(now)
 			q.push(l)
 			passed++
 			continue
 		}
-		switch at, gate := o.start(l, now); gate {
-		case "":
+		l.stand(gateNone, "", now)
+		switch blocked := o.start(l, now); blocked.gate {
+		case gateNone:
 			passed = 0
 			o.offer(l)
 		case gateWindow:
-			l.queued = true
+			l.join(now)
 			q.pushFront(l)
-			o.hold(l, gate, at, now)
+			o.hold(rank, blocked, now)
 			return
 		default:
-			o.park(l, gate, at)
+			o.park(l, blocked, now)
 		}
 	}
 }
 
-// hold leaves a lane at the head of the line; at is when to look again, zero if
-// an event will.
-func (o *owner) hold(l *lane, gate string, at, now time.Time) {
-	l.markWaiting(gate, now)
-	o.wakeAt(at)
+// block is a closed gate: which, why, and when to look again, zero if an event
+// will.
+type block struct {
+	gate gate
+	why  string
+	at   time.Time
+}
+
+// hold leaves all lanes of a rank in the line.
+func (o *owner) hold(rank int, by block, now time.Time) {
+	o.lines[rank].stand(by.gate, by.why, now)
+	o.wakeAt(by.at)
 }
 
 // accountOpen asks the gates of the whole account, but for the window's token.
-func (o *owner) accountOpen(rank int, now time.Time) (gate string, at time.Time, ok bool) {
-	slots := o.cfg.Concurrency
-	if rank > 0 {
-		slots = max(int(float64(slots)*otherShare), 1)
-	}
+func (o *owner) accountOpen(rank int, now time.Time) block {
 	switch {
 	case o.stopping || !now.Before(o.leaseUntil()):
-		return gateAccount, time.Time{}, false
+		return block{gate: gateAccount, why: whyLease}
 	case o.closed != nil:
-		return gateAccount, time.Time{}, false
+		return block{gate: gateAccount, why: o.closed.code}
 	case o.full:
-		return gateStorage, time.Time{}, false
+		return block{gate: gateStorage, why: whyStorage}
 	case now.Before(o.pausedUntil):
-		return gateWindow, o.pausedUntil, false
-	case o.flight >= o.cfg.Concurrency || rank > 0 && o.otherFlight >= slots:
-		return gateSlots, time.Time{}, false
+		return block{gate: gateWindow, why: why429, at: o.pausedUntil}
+	case o.flight >= o.cfg.Concurrency:
+		return block{gate: gateSlots, why: o.reasons.slots[0]}
+	case rank > 0 && o.otherFlight >= otherSlots(o.cfg.Concurrency):
+		return block{gate: gateSlots, why: o.reasons.slots[1]}
 	}
-	return "", time.Time{}, true
+	return block{}
 }
 
 func (o *owner) overShare(l *lane) bool {
-	return l.channel != nil && l.channel.flight >= max(int(float64(o.cfg.Concurrency)*channelShare), 1)
+	return l.channel != nil && l.channel.flight >= channelSlots(o.cfg.Concurrency)
 }
 
 // othersWant reports whether a lane of another channel stands in line.
@@ -142,36 +142,40 @@ func (o *owner) othersWant(l *lane) bool {
 }
 
 // start takes the lane's next command through the remaining gates and, when all
-// are open, sends it on its way. Otherwise it names the gate that is closed and
-// when to ask again.
-func (o *owner) start(l *lane, now time.Time) (at time.Time, gate string) {
+// are open, sends it on its way. Otherwise it names the gate that is closed.
+func (o *owner) start(l *lane, now time.Time) block {
 	if at, ok := l.pace.ready(now); !ok {
-		return at, gatePace
+		return block{gatePace, l.paceWhy, at}
 	}
 	share := 1.0
 	if l.rank() > 0 {
 		share = otherShare
 	}
 	if at, ok := o.window.take(now, share); !ok {
-		return at, gateWindow
+		return block{gateWindow, o.reasons.window, at}
 	}
 	done, retryAt, ok := o.breakers.Allow(l.family(), l.channelID())
 	if !ok {
 		o.window.unused()
-		return retryAt, gateBreaker
+		return block{gateBreaker, o.whyBreaker(l), retryAt}
 	}
 	ch := l.ready.pop()
 	c := ch.waiting.pop()
 	ch.busy = true
-	if l.gate != "" {
-		c.waited(l.gate, now.Sub(latest(l.gateAt, c.ready)))
-		l.gate = ""
-	}
+	c.waitedAtGates(l, now)
 	l.pace.started(now, o.random())
 	c.slot = &slot{breaker: done}
 	o.count(l, 1)
 	o.carry(c)
-	return time.Time{}, ""
+	return block{}
+}
+
+// whyBreaker names the breaker that has just refused a lane's call.
+func (o *owner) whyBreaker(l *lane) string {
+	if o.breakers.ChannelClosed(l.family(), l.channelID()) {
+		return whyFamily(l.family())
+	}
+	return whyChannel
 }
 
 // count adds to the attempts that hold a slot.
@@ -210,19 +214,15 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	s.breaker(called, v)
 }
 
-func (l *lane) markWaiting(gate string, now time.Time) {
-	if l.gate != gate {
-		l.gate, l.gateAt = gate, now
-	}
-}
-
 // park takes a lane out of the line until one of its own gates opens.
-func (o *owner) park(l *lane, gate string, at time.Time) {
-	l.markWaiting(gate, time.Now())
-	l.parked = time.AfterFunc(max(time.Until(at), time.Millisecond), func() {
+func (o *owner) park(l *lane, by block, now time.Time) {
+	l.parkedAt, l.parkedWhy = by.gate, by.why
+	l.stand(by.gate, by.why, now)
+	l.parked = time.AfterFunc(max(time.Until(by.at), time.Millisecond), func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		l.parked = nil
+		o.shut(l, time.Now())
 		o.offer(l)
 		o.pump()
 	})
@@ -268,7 +268,12 @@ func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool, a
 	if !told {
 		g.refusals++
 	}
-	g.closed = &closure{code: code, since: at, opensOn: opensOn}
+	began := time.Now()
+	if told {
+		began = g.closed.began
+	}
+	g.closed = &closure{code: code, since: at, began: began, opensOn: opensOn}
+	o.shutAll(g)
 	if probe {
 		wait := o.cfg.Backoff.Delay(g.refusals, o.random)
 		g.closed.probe = time.AfterFunc(wait, func() {
@@ -289,7 +294,9 @@ func (o *owner) openChannel(g *channelGate, why string) {
 	if g.closed.probe != nil {
 		g.closed.probe.Stop()
 	}
+	g.lastClosed = g.closed.span()
 	g.closed = nil
+	o.shutAll(g)
 	o.ops(schema.OpsLaneOpened, g.id, why, "")
 	for _, l := range o.lanes {
 		if l.channel == g {
@@ -353,7 +360,9 @@ func (o *owner) closeAccount(code string) {
 	if o.closed != nil {
 		return
 	}
-	o.closed = &closure{code: code, since: time.Now(), opensOn: ReopenOnAccount}
+	now := time.Now()
+	o.closed = &closure{code: code, since: now, began: now, opensOn: ReopenOnAccount}
+	o.shutAll(nil)
 	if o.refusals++; o.refusals > 1 {
 		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
 	}
@@ -384,7 +393,9 @@ func (o *owner) openAccount() {
 	if o.closed == nil {
 		return
 	}
+	o.lastClosed = o.closed.span()
 	o.closed = nil
+	o.shutAll(nil)
 	o.ops(schema.OpsAccountOpened, "", "channel list read", "")
 	for _, l := range o.lanes {
 		o.laneOpened(l)

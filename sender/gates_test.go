@@ -66,6 +66,7 @@ func TestChannelClosesAndOpens(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{ChannelID: simulator.ChannelWhatsApp}, Status: 400, Code: "CHANNEL_NO_MONEY"}); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +103,7 @@ func TestChannelStateStopsCalls(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	r.channelEvent(simulator.StateNotEnoughMoney)
 	r.ops(schema.OpsLaneClosed)
 	before := len(r.sim.Sends())
@@ -128,6 +130,7 @@ func TestAccountClosesOn401(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
+	r.channelsRead()
 	if err := r.sim.AddRule(simulator.Rule{Status: 401, Times: 4}); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +201,8 @@ func TestAPI(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &line); err != nil {
 		t.Fatalf("%v: %s", err, m.Data)
 	}
-	if line.State != schema.StateSent || len(line.Steps) != 2 || line.Steps[0].Step != "claim" || line.Steps[0].Worker != "worker-1" || line.Steps[1].Step != "final" {
+	if line.State != schema.StateSent || len(line.Steps) != 3 || line.Steps[0].Step != "stored" ||
+		line.Steps[1].Step != "claim" || line.Steps[1].Worker != "worker-1" || line.Steps[2].Step != "final" {
 		t.Errorf("timeline: got %+v", line)
 	}
 	for _, tt := range []struct{ name, endpoint, body, status, code string }{ //nolint:paralleltest // the rows share one rig

@@ -40,11 +40,16 @@ type lane struct {
 	parks     map[string]*chat // chats that have parked commands, by the subject of these
 	unsettled int              // of them, those of a former owner that may not be read yet
 
-	queued  bool        // it stands in the owner's queue of runnable lanes
-	parked  *time.Timer // until a gate of its own opens
-	gate    string      // the last gate it waited at
-	gateAt  time.Time   // since when
-	channel *channelGate
+	queued    bool        // it stands in the owner's queue of runnable lanes
+	parked    *time.Timer // until a gate of its own opens
+	parkedAt  gate
+	parkedWhy string
+	channel   *channelGate
+
+	clock   gateClock  // of its own gates
+	line    *gateClock // of its rank's line, where it stands while queued
+	joined  gateTimes  // the line's, when it was last looked at
+	paceWhy string
 }
 
 // feed is one source of a lane: its commands, those that came due, or those
@@ -55,8 +60,7 @@ type feed struct {
 	source *queue.Source // nil: parked commands, which no consumer brings
 	held   int           // deliveries in hand
 
-	last    place // of the latest delivery
-	emptied bool  // at some moment of this ownership nothing waited behind it
+	last uint64 // sequence of the latest delivery
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in
@@ -104,6 +108,7 @@ func (o *owner) enqueue(c *command) {
 // sources of a lane may bring theirs out of order.
 func (o *owner) join(ch *chat, c *command) {
 	c.chat, c.since = ch, time.Now()
+	o.waitedOnDisk(c, c.since)
 	ch.waiting.insert(c, func(other *command) bool { return c.place.before(other.place) })
 	if ch.waits {
 		o.discount(ch, 1)
@@ -115,9 +120,13 @@ func (o *owner) join(ch *chat, c *command) {
 
 // chatReady offers a chat's head to the gates.
 func (o *owner) chatReady(ch *chat) {
+	if o.evidenceFirst(ch) {
+		return
+	}
 	c := ch.waiting.peek()
 	c.ready = time.Now()
-	c.waited("order", c.ready.Sub(c.since))
+	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
+	c.gatesBefore = ch.lane.gateTimes(c.ready)
 	ch.lane.ready.push(ch)
 	o.offer(ch.lane)
 }
@@ -181,7 +190,7 @@ func (o *owner) offer(l *lane) {
 	if l.queued || l.parked != nil || l.ready.len() == 0 || !o.laneOpen(l) {
 		return
 	}
-	l.queued = true
+	l.join(time.Now())
 	o.runnable[l.rank()].push(l)
 }
 
@@ -233,8 +242,8 @@ func (o *owner) laneRoom(l *lane) int {
 }
 
 func (o *owner) forget(c *command) {
-	if o.commands[c.origin] == c {
-		delete(o.commands, c.origin)
+	if o.commands[c.identity()] == c {
+		delete(o.commands, c.identity())
 	}
 	c.feed.held--
 	o.fill(c.lane)

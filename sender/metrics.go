@@ -17,6 +17,7 @@ type metrics struct {
 	calls    metric.Int64Counter
 	duration metric.Float64Histogram
 	events   metric.Int64Counter
+	owned    metric.Int64UpDownCounter
 
 	callSets  map[callLabels]metric.MeasurementOption
 	eventSets map[eventLabels]metric.MeasurementOption
@@ -47,6 +48,10 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 	if s.events, err = m.Int64Counter("wazzup.command.events", metric.WithDescription("Command events published, by kind and state.")); err != nil {
 		return nil, fmt.Errorf("declare metrics: %w", err)
 	}
+	if s.owned, err = m.Int64UpDownCounter("wazzup.accounts.owned", metric.WithDescription("Accounts that this worker owns now.")); err != nil {
+		return nil, fmt.Errorf("declare metrics: %w", err)
+	}
+	s.owned.Add(context.Background(), 0)
 	s.callSets = make(map[callLabels]metric.MeasurementOption)
 	for _, f := range Families() {
 		for _, c := range append(schema.Classes(), "") {

@@ -541,7 +541,7 @@ func (j *judge) operators() {
 		switch {
 		case q.ok:
 			j.operator(q, byID[q.id])
-		case q.code == "404" && len(byID[q.id]) > 0:
+		case q.code == "404" && slices.ContainsFunc(byID[q.id], func(s *story) bool { return !s.invalid }):
 			j.fault(byID[q.id][0], "%s says that there is no such command", q.name)
 		}
 	}

@@ -26,14 +26,16 @@ import (
 
 // Timing of an owner.
 const (
-	requestTimeout = 5 * time.Second  // for one request to NATS
-	openTimeout    = time.Minute      // for raising the epoch and opening the first lanes
-	scanTimeout    = 30 * time.Second // for reading a part of the records
-	discoverEvery  = time.Second      // how soon the first command of a new lane is found
-	holdEvery      = 40 * time.Second // well within the lanes' ack wait
-	tokenPoll      = 20 * time.Millisecond
-	breakerOpenMax = time.Minute     // after it, a channel that came back is surely found out
-	settleGrace    = 2 * time.Second // for records and events after the last call
+	requestTimeout  = 5 * time.Second  // for one request to NATS
+	openTimeout     = time.Minute      // for raising the epoch and opening the first lanes
+	scanTimeout     = 30 * time.Second // for reading a part of the records
+	discoverEvery   = time.Second      // how soon the first command of a new lane is found
+	discoverTimeout = 20 * time.Second // for finding lanes and opening them
+	opensTogether   = 16               // lanes that are opened at the same time
+	holdEvery       = 40 * time.Second // well within the lanes' ack wait
+	tokenPoll       = 20 * time.Millisecond
+	breakerOpenMax  = time.Minute     // after it, a channel that came back is surely found out
+	settleGrace     = 2 * time.Second // for records and events after the last call
 )
 
 // stateHandover is where an owner that leaves in order notes its last window.
@@ -53,6 +55,7 @@ type owner struct {
 	tracing  bool
 
 	vendorAway func(bool) // hears after each reading of the channel list
+	serving    func(bool) // hears when the owner is at work, and when it begins to stop
 
 	ledger   *queue.Ledger
 	intake   *queue.Intake
@@ -72,18 +75,23 @@ type owner struct {
 	noncePrefix string
 	nonces      atomic.Uint64
 
-	opening      sync.Mutex // held while a lane is opened; before mu
+	deadTurn     chan struct{} // held by the request that changes dead letters
+	redriveUntil time.Time     // of the spaced redrive that had to end early; of whose turn it is
+
+	opening      sync.Mutex // held while lanes are opened; before mu
 	mu           sync.Mutex
 	feeds        map[*queue.Source]*feed
-	commands     map[queue.Origin]*command // in hand
+	commands     map[identity]*command // in hand
 	lanes        map[laneKey]*lane
 	channels     map[string]*channelGate
-	runnable     [2]fifo[*lane]        // by rank: lanes with a command that may go
+	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
+	lines        [2]gateClock   // by rank: where those lanes stand
+	reasons      reasons
 	doubts       map[string][]*command // by the subject of their echo
 	looking      map[string]bool       // the same: evidence is being read
 	lookAgain    map[string]bool
 	lookTimer    map[string]*time.Timer
-	gaveUp       map[string][]string // by the same: contents of messages that ended dead, unproven
+	proofs       proofs
 	statuses     statuses
 	waiting      int  // commands in hand whose chats wait
 	discovered   bool // every source that held commands when the ownership began is known
@@ -95,6 +103,7 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
+	lastClosed   closedSpan
 	refusals     int // of the account, in a row
 	replay       map[string]channelWord
 	pausedUntil  time.Time
@@ -109,7 +118,7 @@ type owner struct {
 	active   int
 	stopping bool          // no new claims
 	dropped  bool          // nothing more is written: the epoch is over
-	drained  chan struct{} // closed when stopping and nothing is active
+	drained  chan struct{} // hears when stopping and nothing is active any more
 }
 
 func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, client *wazzup.Client) *owner {
@@ -119,20 +128,26 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		metrics: w.metrics, tracer: w.tracer, tracing: w.tracing,
 		callers:   newCallers(),
 		polls:     make(chan struct{}, 1),
+		deadTurn:  make(chan struct{}, 1),
 		gone:      make(chan error, 1),
-		commands:  make(map[queue.Origin]*command),
+		commands:  make(map[identity]*command),
 		feeds:     make(map[*queue.Source]*feed),
-		statuses:  statuses{early: make(map[string][]status)},
+		statuses:  newStatuses(),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
-		gaveUp:    make(map[string][]string),
+		proofs: proofs{
+			doubted: make(map[queue.DoubtKey]time.Time),
+			pending: make(map[string]*pendingLook),
+			late:    make(map[queue.Origin][]lateAnswer),
+		},
 		lookTimer: make(map[string]*time.Timer),
 		lanes:     make(map[laneKey]*lane),
 		channels:  make(map[string]*channelGate),
 		window:    newWindow(cfg.Rate),
-		drained:   make(chan struct{}),
+		reasons:   newReasons(&cfg),
+		drained:   make(chan struct{}, 1),
 		expires:   lease.Expires(),
 
 		noncePrefix: nuid.Next()[12:],
@@ -144,7 +159,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 }
 
 // run serves the account until ctx ends (nil) or the ownership does (the
-// reason). It returns after everything that it started has ended. before is the
+// reason), by a call of giveUp among others. It returns after everything that it started has ended. before is the
 // window of this process's last ownership, nil if there was none.
 func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) {
 	// The lease is kept from before the first step to after the last.
@@ -154,7 +169,9 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 	err := o.openIn(ctx, before)
 	if err == nil {
 		o.log.Info().Msg("account_owned")
+		o.serving(true)
 		err = o.serve(ctx)
+		o.serving(false)
 	}
 	o.drain(ctx)
 	stopRenewing()
@@ -187,11 +204,12 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 		return err
 	}
 	o.answers.until = raised.LastSeq
+	o.owned = time.Now()
 	if o.ledger, err = queue.NewLedger(o.nc, o.topology, o.lease.Epoch, o.storageFull, o.log); err != nil {
 		return err
 	}
 	if o.intake, err = queue.NewIntake(queue.IntakeConfig{
-		NATS: o.nc, JetStream: o.js, Epoch: o.lease.Epoch, Handle: o.delivered, Owned: o.ledger.Owned, Log: o.log,
+		NATS: o.nc, JetStream: o.js, Epoch: o.lease.Epoch, Handle: o.delivered, Owned: o.ledger.Owned, Lost: o.fencedOff, Log: o.log,
 	}); err != nil {
 		return err
 	}
@@ -209,10 +227,12 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if err := o.findParked(ctx); err != nil {
 		return err
 	}
+	var lanes []wantedLane
 	for _, e := range schema.Entities() {
-		if err := o.openLane(ctx, laneKey{classSync, string(e)}, sourceCommands); err != nil {
-			return err
-		}
+		lanes = append(lanes, wantedLane{laneKey{classSync, string(e)}, sourceCommands})
+	}
+	if err := o.openLanes(ctx, lanes); err != nil {
+		return err
 	}
 	return o.discover(ctx)
 }
@@ -232,7 +252,8 @@ func (o *owner) serve(ctx context.Context) error {
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
-	wg.Go(func() { o.every(loops, positionEvery, "note_status_position", o.notePosition) })
+	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
+	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
@@ -262,27 +283,36 @@ func (o *owner) every(ctx context.Context, pause time.Duration, name string, cho
 	}
 }
 
-// renew keeps the lease.
+// renew keeps the lease. When it runs out nothing is claimed; it is over when
+// somebody else has it. While NATS cannot renew it, as when a cluster elects,
+// nobody can take it either.
 func (o *owner) renew(ctx context.Context) {
-	ticker := time.NewTicker(queue.LeaseRenew)
-	defer ticker.Stop()
+	pause := queue.LeaseRenew
 	for {
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		renewCtx, cancel := context.WithTimeout(ctx, queue.LeaseRenew)
+		// One that has begun is not cut off: its end would not be known, and the
+		// lease could not be released but only run out.
+		renewCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queue.LeaseRenew)
 		err := o.lease.Renew(renewCtx)
 		cancel()
+		over := errors.Is(err, queue.ErrLeaseLost)
+		pause = queue.LeaseRenew
+		if err != nil {
+			pause = queue.LeaseRetry
+		}
 		o.mu.Lock()
 		o.expires = o.lease.Expires()
-		over := errors.Is(err, queue.ErrLeaseLost) || time.Now().After(o.expires)
 		if err == nil {
 			o.pump() // what was held while the lease was in question
 		}
 		if over {
-			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, queue.ErrLeaseLost))
+			o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, err))
 		}
 		o.mu.Unlock()
 		if over {
@@ -303,10 +333,25 @@ func (o *owner) lose(err error) {
 	}
 }
 
+// giveUp ends the ownership in order, as if the process were told to stop.
+func (o *owner) giveUp() {
+	select {
+	case o.gone <- errGivenUp:
+	default: // it ends already
+	}
+}
+
 // lost ends the ownership at once: the epoch is over.
 func (o *owner) lost(err error) {
 	o.dropped = true
 	o.lose(fmt.Errorf("own %s: %w", o.cfg.Account, err))
+}
+
+// fencedOff hears that the epoch is over from whoever found out without a write.
+func (o *owner) fencedOff() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost(queue.ErrFenced)
 }
 
 // followConnection has the lanes delivered again after a reconnect: what the
@@ -353,9 +398,6 @@ func (o *owner) drain(ctx context.Context) {
 	o.mu.Lock()
 	o.stopping = true
 	o.stopTimers()
-	if o.active == 0 {
-		o.closeDrained()
-	}
 	o.mu.Unlock()
 	if o.intake != nil {
 		o.intake.Quiesce()
@@ -364,11 +406,12 @@ func (o *owner) drain(ctx context.Context) {
 	defer patience.Stop()
 	closed := o.nc.StatusChanged(nats.CLOSED)
 	defer o.nc.RemoveStatusListener(closed)
-	for !o.nc.IsClosed() { // else nothing can be recorded any more
+	for !o.idle() && !o.nc.IsClosed() { // once it is, nothing can be recorded any more
 		select {
 		case <-o.drained:
-			return
+			continue
 		case <-closed:
+			return
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -376,6 +419,14 @@ func (o *owner) drain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// idle reports whether nothing is under way. One step of a command may end and
+// the next begin under the same lock, so that only who holds it can tell.
+func (o *owner) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.active == 0
 }
 
 // close ends what is left of the ownership and gives up the lease.
@@ -435,9 +486,7 @@ func (o *owner) stopTimers() {
 	}
 }
 
-// enter and leave count what is under way. One step enters before the step ahead
-// of it leaves, so that a stop never finds nothing under way between the two. The
-// owner's mutex is held.
+// enter and leave count what is under way. The owner's mutex is held.
 func (o *owner) enter() { o.active++ }
 
 func (o *owner) leave() {
@@ -446,15 +495,10 @@ func (o *owner) leave() {
 		panic("sender: more work ended than began")
 	}
 	if o.stopping && o.active == 0 {
-		o.closeDrained()
-	}
-}
-
-func (o *owner) closeDrained() {
-	select {
-	case <-o.drained:
-	default:
-		close(o.drained)
+		select {
+		case o.drained <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -545,6 +589,7 @@ func (o *owner) handOver(before *ownership) *ownership {
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
 	now := time.Now()
+	o.owned = now
 	o.paces = make(map[laneKey]time.Time)
 	o.windowKnown = true
 	if before != nil && before.epoch == former {

@@ -61,6 +61,7 @@ type park struct {
 	// that the first of them may follow what the chat holds. It always is, but
 	// after an owner took over.
 	settled bool
+	asking  bool           // whether it is settled is being asked
 	writing fifo[*command] // on their way to the disk, one at a time
 	// large holds those that the disk does not take, too large with our headers or
 	// for want of room: they stay in hand, in order with the others.
@@ -172,8 +173,10 @@ func (o *owner) writeParked(ch *chat) {
 		return
 	}
 	c := p.writing.peek()
+	about := o.replicaOf(c)
+	about.place = c.place
 	o.enter()
-	o.ledger.Park(p.subject, o.copyHeader(c), c.delivery.Data, func(seq uint64, err error) {
+	o.ledger.Park(p.subject, about.header(c.delivery.Header), c.delivery.Data, func(seq uint64, err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
@@ -309,23 +312,54 @@ func (o *owner) unparked(l *lane, d *queue.Delivery) {
 }
 
 // parkSettled reports whether everything that comes before the chat's parked
-// commands has been delivered.
+// commands has been delivered. While it is not known, it is asked for.
 func (o *owner) parkSettled(ch *chat) bool {
-	p := ch.park
-	if p.settled {
-		return true
-	}
-	if !o.discovered {
-		return false // a source may not be known yet
-	}
-	for _, f := range ch.lane.feeds {
-		if f.from != sourceParked && !f.emptied && f.last.before(p.first) {
-			return false
+	if p := ch.park; !p.settled && o.discovered && !p.asking {
+		p.asking = true
+		before := make(map[sourceKind]uint64, 2)
+		for _, f := range ch.lane.feeds {
+			before[f.from] = f.last
 		}
+		first := p.first
+		o.later(func() { o.settlePark(ch, first, before) })
 	}
-	p.settled = true
-	ch.lane.unsettled--
-	return true
+	return ch.park.settled
+}
+
+// settlePark asks the leader whether a message of the lane lies behind what its
+// sources have delivered and before the parked commands; last is the sequence that
+// each source delivered last.
+func (o *owner) settlePark(ch *chat, first place, last map[sourceKind]uint64) {
+	settled, err := true, error(nil)
+	for _, from := range []sourceKind{sourceCommands, sourceDue} {
+		stream, filter := o.sourceOf(wantedLane{ch.lane.key, from})
+		var at place
+		var some bool
+		if at, some, err = o.placeAfter(stream, filter, last[from]); err != nil {
+			break
+		}
+		settled = settled && (!some || !at.before(first))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := ch.park
+	p.asking = false
+	switch {
+	case err != nil:
+		o.log.Warn().Err(err).Msg("parked_commands_wait") // the next delivery, or the next second, asks again
+	case settled:
+		p.settled = true
+		ch.lane.unsettled--
+		o.unpark(ch)
+	}
+}
+
+// placeAfter is the place of the first message after a sequence.
+func (o *owner) placeAfter(stream, filter string, sequence uint64) (p place, some bool, err error) {
+	ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+	defer cancel()
+	at, seq, err := o.ledger.StoredAfter(ctx, stream, filter, sequence)
+	return place{at.UnixNano(), seq}, seq > 0, err
 }
 
 // settleParks reads what may be read now that the lane has brought another
@@ -383,26 +417,4 @@ func (o *owner) adoptPark(subject string, last uint64, d *queue.Delivery) {
 	ch.park = &park{subject: subject, next: d.Seq, last: last, first: c.place}
 	l.parks[subject] = ch
 	l.unsettled++
-}
-
-// copyHeader writes the headers of a copy of the command, which carry on what
-// its first message said and where it stands.
-func (o *owner) copyHeader(c *command) map[string][]string {
-	h := make(map[string][]string, 12)
-	for _, name := range []string{schema.HeaderReplyTo, schema.HeaderTraceparent, schema.HeaderTracestate} {
-		if v := header(c.delivery, name); v != "" {
-			h[name] = []string{v}
-		}
-	}
-	h[headerOrigin] = []string{strconv.FormatInt(c.origin.Created, 10) + "." + strconv.FormatUint(c.origin.Seq, 10)}
-	h[headerGeneration] = []string{strconv.Itoa(c.generation)}
-	h[headerStored] = []string{strconv.FormatInt(c.stored.UnixNano(), 10)}
-	h[headerSubject] = []string{schema.CommandSubject(o.cfg.Account, c.kind, c.channel)}
-	h[headerID] = []string{c.id}
-	h[headerExpect] = []string{strconv.FormatUint(c.expect, 10)}
-	h[headerPlace] = []string{c.place.String()}
-	if c.doubtSeq > 0 {
-		h[headerDoubt] = []string{strconv.FormatUint(c.doubtSeq, 10) + "." + strconv.FormatInt(c.doubtAt.UnixMilli(), 10)}
-	}
-	return h
 }

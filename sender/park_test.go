@@ -124,7 +124,7 @@ func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 	r.inOrder(waitingChat, many)
 	r.emptied()
 	r.deferredEmptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // emptiedBut waits until the command stream holds at most n commands.
@@ -153,8 +153,8 @@ func (r *rig) emptiedBut(n uint64) {
 	}
 }
 
-// onceEach holds the stored events to one final one a command.
-func (r *rig) onceEach() {
+// endedOnce holds the stored events to one final one a command.
+func (r *rig) endedOnce() {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,7 +203,7 @@ func TestParkedCommandsOutliveTheirOwner(t *testing.T) {
 			r.inOrder(waitingChat, many+100)
 			r.emptied()
 			r.deferredEmptied()
-			r.onceEach()
+			r.endedOnce()
 		})
 	}
 }
@@ -292,7 +292,7 @@ func TestCommandTooLargeToSchedule(t *testing.T) {
 		}
 	}
 	r.emptied()
-	r.onceEach()
+	r.endedOnce()
 }
 
 // A schedule that the server fires twice is one command.
@@ -330,5 +330,5 @@ func TestScheduleFiresTwice(t *testing.T) {
 	if n := len(r.sim.Sends()); n != 1 {
 		t.Errorf("%d requests, want 1", n)
 	}
-	r.onceEach()
+	r.endedOnce()
 }

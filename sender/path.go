@@ -114,22 +114,26 @@ func (o *owner) conclude(c *command, out outcome) {
 	if out.state != "" {
 		event = o.encode(c, out)
 	}
-	if out.messageID != "" {
+	if out.messageID != "" && !out.indexed {
 		o.index(c, out.messageID)
 	}
 	r := o.record(c, out.step)
-	r.Event = event
+	r.Event, r.Waits = event, c.waits // of one that ended without a claim, or was in doubt
+	out.answer.note(r)
 	if !out.retryAt.IsZero() {
 		r.RetryAt = out.retryAt.UnixMilli()
 	}
 	if out.step == queue.StepUnknown {
-		r.Claim, r.ClaimAt = c.claimSeq, c.claimAt.UnixMilli()
+		out.claim = c.claimSeq
 	}
-	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, event, seq, err) })
+	if r.Claim = out.claim; r.Claim > 0 && r.Claim == c.claimSeq {
+		r.ClaimAt = c.claimAt.UnixMilli()
+	}
+	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, r, seq, err) })
 }
 
 // concluded goes on when the outcome's record is durable, or can never be.
-func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err error) {
+func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.leave() // not before what follows has begun
@@ -144,20 +148,20 @@ func (o *owner) concluded(c *command, out outcome, event []byte, seq uint64, err
 	case err != nil:
 		return
 	}
-	c.expect = seq
+	c.expect, c.waits = seq, nil
 	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
-		o.announce(c, out.state, event, func() { o.retryAt(c, out.retryAt) })
+		o.announce(c, out.state, r.Event, func() { o.retryAt(c, out.retryAt) })
 	case queue.StepUnknown:
 		since := time.Now()
-		o.announce(c, out.state, event, func() { o.wonder(c, out.err, since) })
+		o.announce(c, out.state, r.Event, func() { o.wonder(c, out.err, since) })
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:
 		o.release(c)
 		c.messageID = out.messageID
-		o.end(c, out.state, event)
+		o.end(c, out.state, r)
 		o.pump()
 	}
 }
@@ -223,13 +227,22 @@ func (o *owner) ack(c *command, d *queue.Delivery) {
 
 // record starts a ledger record of the command.
 func (o *owner) record(c *command, step queue.Step) *queue.Record {
-	return &queue.Record{
-		Step: step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
+	stored := int64(0)
+	if c.expect == 0 { // the first of its ledger
+		stored = c.stored.UnixMilli()
+	}
+	r := &queue.Record{
+		CommandStored: stored,
+		Step:          step, Key: c.ledgerKey, ID: c.id, Nonce: o.nonce(),
 		Origin: c.origin, Generation: c.generation,
 		Kind: string(c.kind), Channel: c.channel, Fingerprint: c.fingerprint,
 		Attempt: c.attempt, Spent: c.spent, Refused: c.refused, Doubted: c.doubted,
 		Worker: o.cfg.Worker, At: time.Now().UnixMilli(),
 	}
+	if c.doubtSeq > 0 {
+		r.DoubtSeq, r.DoubtAt = c.doubtSeq, c.doubtAt.UnixMilli()
+	}
+	return r
 }
 
 // index notes which command the vendor's message id belongs to, just ahead of
@@ -256,7 +269,7 @@ func (o *owner) indexOf(c *command, messageID string) *queue.Index {
 // lateAnswer passes on what a worker learned after it had lost its epoch. The
 // owner's mutex is held.
 func (o *owner) lateAnswer(c *command, out outcome) {
-	if out.messageID == "" {
+	if out.messageID == "" || out.evidence != nil { // evidence is the new owner's to judge
 		return
 	}
 	o.index(c, out.messageID)
@@ -272,18 +285,15 @@ func (o *owner) lateAnswer(c *command, out outcome) {
 	}
 }
 
-// end tells a durable end and lets go of the command. A dead one is kept as a
-// dead letter first; whoever finds the record after a crash does the same again.
-// The owner's mutex is held.
-func (o *owner) end(c *command, s schema.State, event []byte) {
-	if s != schema.StateDead {
-		o.announce(c, s, event, func() { o.finish(c) })
+// end tells a durable end, which the record describes, and lets go of the command.
+// A dead one is kept as a dead letter first; whoever finds the record after a
+// crash does the same again. The owner's mutex is held.
+func (o *owner) end(c *command, s schema.State, r *queue.Record) {
+	if s != schema.StateDead || c.ledgerKey != queue.LedgerKey(c.id) {
+		// Of an id that is another's no letter is kept: it would take the other's
+		// place, and redriven it could only end duplicate.
+		o.announce(c, s, r.Event, func() { o.finish(c) })
 		return
-	}
-	dead := &queue.DeadLetter{
-		ID: c.id, Origin: c.origin, Generation: c.generation,
-		Subject: schema.CommandSubject(o.cfg.Account, c.kind, c.channel),
-		Header:  c.delivery.Header, Body: c.delivery.Data,
 	}
 	o.enter()
 	buried := func(err error) {
@@ -296,9 +306,9 @@ func (o *owner) end(c *command, s schema.State, event []byte) {
 		if err != nil {
 			o.log.Error().Err(err).Str("command", c.id).Msg("dead_letter_not_kept") // its end is still told
 		}
-		o.announce(c, s, event, func() { o.finish(c) })
+		o.announce(c, s, r.Event, func() { o.finish(c) })
 	}
-	if err := o.ledger.PutDead(dead, buried); err != nil {
+	if err := o.ledger.PutDead(o.deadLetter(c, r), buried); err != nil {
 		o.later(func() { buried(err) })
 	}
 }

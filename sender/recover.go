@@ -56,8 +56,11 @@ func (o *owner) decide(c *command, pending *outcome, last *queue.Record) {
 	case last.Origin == c.origin && last.Generation == c.generation:
 		o.resume(c, pending, last)
 	case last.Origin == c.origin && last.Generation < c.generation: // redriven
-		c.expect, c.attempt, c.doubted = last.Sequence, last.Attempt, c.doubted || last.Doubted
+		c.expect, c.attempt = last.Sequence, last.Attempt
+		c.learnDoubt(last)
 		o.proceed(c, pending)
+	case last.Origin == c.origin: // it ended, and was redriven before its message was acknowledged
+		o.later(func() { o.resumeEnded(c) })
 	case takesID(pending) && last.Step == queue.StepInvalid: // that one left the id free
 		c.expect = last.Sequence
 		o.proceed(c, pending)
@@ -116,19 +119,23 @@ func stateOf(r *queue.Record) schema.State {
 	if len(r.Event) > 0 && json.Unmarshal(r.Event, &e) == nil && e.State != "" {
 		return e.State
 	}
-	if r.Step == queue.StepUnknown {
+	switch r.Step {
+	case queue.StepUnknown:
 		return schema.StateUnknown
+	case queue.StepDropped:
+		return schema.StateDead
+	default:
+		return schema.StatePending
 	}
-	return schema.StatePending
 }
 
-// endAgain finishes a command whose end is durable, though its event may not be.
-// Within the server's duplicate window publishing it again does no harm; beyond
-// it, look first.
-func (o *owner) endAgain(c *command, last *queue.Record) {
+// endAgain finishes a command whose end is durable, though its event may not be:
+// tell does it. Within the server's duplicate window publishing it again does no
+// harm; beyond it, look first.
+func (o *owner) endAgain(c *command, last *queue.Record, tell func(*command, schema.State, *queue.Record)) {
 	state := stateOf(last)
 	if time.Since(last.Stored) < o.topology.Limits.DedupeWindow*9/10 {
-		o.end(c, state, last.Event)
+		tell(c, state, last)
 		return
 	}
 	o.later(func() {
@@ -141,34 +148,29 @@ func (o *owner) endAgain(c *command, last *queue.Record) {
 		switch {
 		case err != nil:
 			o.log.Warn().Err(err).Str("command", c.id).Msg("event_not_looked_up")
-			o.retryEnd(c, last)
+			o.retryEnd(c, last, tell)
 		case stored:
 			o.finish(c)
 		default:
-			o.end(c, state, last.Event)
+			tell(c, state, last)
 		}
 	})
 }
 
-func (o *owner) retryEnd(c *command, last *queue.Record) {
+// tell is end without the dead letter, for an end that something has followed: a
+// letter was there before it was redriven or dropped, and may be gone for good.
+func (o *owner) tell(c *command, s schema.State, r *queue.Record) {
+	o.announce(c, s, r.Event, func() { o.finish(c) })
+}
+
+func (o *owner) retryEnd(c *command, last *queue.Record, tell func(*command, schema.State, *queue.Record)) {
 	c.timer = time.AfterFunc(o.cfg.Backoff.Delay(1, o.random), func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if !o.stopping {
-			o.endAgain(c, last)
+			o.endAgain(c, last, tell)
 		}
 	})
-}
-
-// messageOf is the vendor's message that a record's event tells of; "" = none.
-func messageOf(r *queue.Record) string {
-	var e struct {
-		MessageID string `json:"messageId"`
-	}
-	if json.Unmarshal(r.Event, &e) != nil {
-		return ""
-	}
-	return e.MessageID
 }
 
 // errorOf is the error that a record's event tells.
@@ -200,19 +202,23 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		return
 	}
 	c.expect, c.attempt, c.spent, c.refused = last.Sequence, last.Attempt, last.Spent, last.Refused
-	c.doubted = last.Doubted
+	c.learnDoubt(last)
 	switch last.Step {
 	case queue.StepFinal, queue.StepInvalid:
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
-		c.messageID = messageOf(last)
-		o.release(c)
-		o.endAgain(c, last)
-		o.pump()
+		o.noteDoubt(c, last, func() {
+			c.messageID = messageOf(last)
+			o.release(c)
+			o.endAgain(c, last, o.end)
+			o.pump()
+		})
 	case queue.StepStatus, queue.StepProof, queue.StepDropped:
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
-		o.announce(c, stateOf(last), last.Event, func() { o.retryAt(c, time.UnixMilli(last.RetryAt)) })
+		o.noteDoubt(c, last, func() {
+			o.announce(c, stateOf(last), last.Event, func() { o.retryAt(c, time.UnixMilli(last.RetryAt)) })
+		})
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
 		o.announce(c, stateOf(last), last.Event, func() { o.wonder(c, errorOf(last), last.Stored) })
@@ -225,8 +231,8 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 	}
 }
 
-// resumeEnded finishes a command whose end is durable and was followed by
-// statuses: the event of the end may be missing all the same.
+// resumeEnded finishes a command whose end is durable and was followed by a
+// status, a proof or a redrive: the event of the end may be missing all the same.
 func (o *owner) resumeEnded(c *command) {
 	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
@@ -235,13 +241,9 @@ func (o *owner) resumeEnded(c *command) {
 		if err == nil {
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			for _, r := range slices.Backward(records) {
-				if r.Step == queue.StepFinal && r.Origin == c.origin && r.Generation == c.generation {
-					o.resume(c, nil, r)
-					return
-				}
-			}
-			o.finish(c) // only the statuses are left within retention
+			o.release(c)
+			o.endedBefore(c, records)
+			o.pump()
 			return
 		}
 		o.log.Warn().Err(err).Str("command", c.id).Msg("ledger_read_failed")
@@ -249,6 +251,18 @@ func (o *owner) resumeEnded(c *command) {
 			return
 		}
 	}
+}
+
+// endedBefore tells the end that stands somewhere in a command's records.
+func (o *owner) endedBefore(c *command, records []*queue.Record) {
+	for _, r := range slices.Backward(records) {
+		if (r.Step == queue.StepFinal || r.Step == queue.StepInvalid) && r.Origin == c.origin && r.Generation == c.generation {
+			c.expect, c.attempt = r.Sequence, r.Attempt
+			o.endAgain(c, r, o.tell)
+			return
+		}
+	}
+	o.finish(c) // only what followed is left within retention
 }
 
 // crashed handles a claim without an outcome: the worker that wrote it died, or

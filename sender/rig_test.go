@@ -66,7 +66,7 @@ func newRig(t *testing.T) *rig {
 	if r.pub, err = queue.NewPublisher(r.nc, "main"); err != nil {
 		t.Fatal(err)
 	}
-	r.collect()
+	r.collect("main")
 	return r
 }
 
@@ -75,14 +75,14 @@ func limits() queue.Limits {
 	return queue.Limits{CommandBytes: 64 << 20, RecordBytes: 256 << 20, DeferredBytes: 16 << 20, DeadBytes: 16 << 20}
 }
 
-// collect keeps every command event that is stored.
-func (r *rig) collect() {
+// collect keeps every command event of the account that is stored.
+func (r *rig) collect(account string) {
 	r.t.Helper()
-	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: account}.Records())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup.main.evt.command.>"}})
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup." + account + ".evt.command.>"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -115,16 +115,28 @@ func (r *rig) config() sender.Config {
 }
 
 // start runs a worker until the returned function is called, or the test ends.
-func (r *rig) start(cfg sender.Config) (stop func()) {
+func (r *rig) start(cfgs ...sender.Config) (stop func()) {
 	r.t.Helper()
-	return r.startOn(queuetest.Conn(r.t, r.srv), cfg)
+	_, stop = r.worker(cfgs...)
+	return stop
 }
 
 // startOn runs a worker over a connection that the test may break.
 func (r *rig) startOn(nc *nats.Conn, cfg sender.Config) (stop func()) {
 	r.t.Helper()
+	_, stop = r.workerOn(nc, cfg)
+	return stop
+}
+
+func (r *rig) worker(cfgs ...sender.Config) (w *sender.Worker, stop func()) {
+	r.t.Helper()
+	return r.workerOn(queuetest.Conn(r.t, r.srv), cfgs...)
+}
+
+func (r *rig) workerOn(nc *nats.Conn, cfgs ...sender.Config) (w *sender.Worker, stop func()) {
+	r.t.Helper()
 	w, err := sender.New(sender.Options{
-		NATS: nc, Accounts: []sender.Config{cfg}, Log: r.log,
+		NATS: nc, Accounts: cfgs, Log: r.log,
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
 	})
 	if err != nil {
@@ -143,7 +155,7 @@ func (r *rig) startOn(nc *nats.Conn, cfg sender.Config) (stop func()) {
 		})
 	}
 	r.t.Cleanup(stop)
-	return stop
+	return w, stop
 }
 
 // send publishes a text and returns its id.
@@ -263,5 +275,17 @@ func (r *rig) emptied() {
 		case <-timeout:
 			r.t.Fatalf("%d commands are left in the queue", info.State.Msgs)
 		}
+	}
+}
+
+// channelsRead waits until the worker has read the channel list, which it does
+// right after it has begun: from then on only what a test does changes a gate.
+func (r *rig) channelsRead() {
+	r.t.Helper()
+	err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool {
+		return slices.ContainsFunc(r.sim.Requests(), func(q simulator.Request) bool { return q.Path == "/v2/channels" && q.Status != 0 })
+	})
+	if err != nil {
+		r.t.Fatal(err)
 	}
 }

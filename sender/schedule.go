@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
-	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // defers reports whether the command must wait for its sendAt on the server. One
@@ -40,12 +39,14 @@ func (o *owner) scheduled(c *command) {
 		})
 		return
 	}
+	about := o.replicaOf(c)
+	key := dueLane(c.kind, c.channel)
 	o.enter()
 	o.ledger.Defer(&queue.Deferred{
 		Schedule: o.topology.ScheduleSubject(c.id, strconv.Itoa(c.generation)),
-		Target:   o.topology.DueSubject(c.kind, c.channel),
+		Target:   o.dueSubject(key),
 		At:       c.body.Message.SendAt,
-		Header:   o.copyHeader(c),
+		Header:   about.header(c.delivery.Header),
 		Body:     c.delivery.Data,
 	}, func(err error) {
 		o.mu.Lock()
@@ -69,11 +70,10 @@ func (o *owner) scheduled(c *command) {
 			}
 		})
 	})
-	key := laneKey{string(c.kind), schema.Key(c.channel)}
 	o.later(func() { // so that its lane is there when it comes due
 		ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
 		defer cancel()
-		if err := o.openLane(ctx, key, sourceDue); err != nil {
+		if err := o.openLanes(ctx, []wantedLane{{key, sourceDue}}); err != nil {
 			o.log.Warn().Err(err).Msg("due_lane_not_opened") // discovery tries again
 		}
 	})

@@ -10,16 +10,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // watch follows what webhooks brought: the channels' states, from the last known
 // on, and the fact that webhooks arrive at all.
 func (o *owner) watch(ctx context.Context) error {
-	s, err := o.js.Stream(ctx, o.topology.Records())
-	if err != nil {
-		return fmt.Errorf("watch events: %w", err)
-	}
 	prefix := "wazzup." + o.cfg.Account + ".evt."
 	for _, filter := range []string{"message.>", "status.>", "channel.>"} {
 		some, err := o.ledger.Any(ctx, prefix+filter)
@@ -31,58 +28,42 @@ func (o *owner) watch(ctx context.Context) error {
 	if !o.webhooks {
 		o.log.Warn().Msg("no_webhook_has_ever_arrived")
 	}
-	states, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	if err := o.follow(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{prefix + "channel.>", prefix + "channels"},
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-	})
-	if err != nil {
+	}, o.channelEvent); err != nil {
 		return fmt.Errorf("watch channel states: %w", err)
 	}
-	following, err := states.Consume(o.channelEvent, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-		o.log.Debug().Err(err).Msg("channel_watch_interrupted") // it goes on by itself
-	}))
-	if err != nil {
-		return fmt.Errorf("watch channel states: %w", err)
-	}
-	o.onClose(func() {
-		following.Stop()
-		<-following.Closed()
-	})
-	if err := o.followStatuses(ctx, s); err != nil {
+	if err := o.followStatuses(ctx); err != nil {
 		return err
 	}
-	return o.watchEvidence(ctx, s, prefix)
+	return o.openProofs(ctx)
 }
 
-// watchEvidence looks at a chat in doubt whenever an echo or a late answer for it
-// is stored. It only saves time: the end of each wait looks anyway.
-func (o *owner) watchEvidence(ctx context.Context, s jetstream.Stream, prefix string) error {
-	if o.cfg.Evidence == EvidenceNone {
-		return nil
-	}
-	echoes, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{prefix + "message.out.>", o.topology.LateFilter()},
-		DeliverPolicy:  jetstream.DeliverNewPolicy,
+// followHeartbeat is how often the server says that it has nothing to tell: a
+// consumer whose node died is noticed after two of them are missing.
+const followHeartbeat = 2 * time.Second
+
+// follow hands over the stored events that the configuration selects, and goes on
+// through the loss of connections and nodes until the owner is closed.
+func (o *owner) follow(ctx context.Context, cfg jetstream.OrderedConsumerConfig, take jetstream.MessageHandler) error {
+	var events jetstream.Consumer
+	err := queue.Ask(ctx, func(ctx context.Context) error {
+		s, err := o.js.Stream(ctx, o.topology.Records())
+		if err == nil {
+			events, err = s.OrderedConsumer(ctx, cfg)
+		}
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("watch evidence: %w", err)
+		return err
 	}
-	following, err := echoes.Consume(func(m jetstream.Msg) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if !strings.HasPrefix(m.Subject(), prefix) {
-			for subject := range o.doubts {
-				o.lookSoon(subject)
-			}
-			return
-		}
-		o.webhooks = true
-		o.lookSoon(m.Subject())
-	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-		o.log.Debug().Err(err).Msg("evidence_watch_interrupted")
-	}))
+	following, err := events.Consume(take, jetstream.PullHeartbeat(followHeartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			o.log.Debug().Err(err).Strs("filters", cfg.FilterSubjects).Msg("watch_interrupted") // it goes on by itself
+		}))
 	if err != nil {
-		return fmt.Errorf("watch evidence: %w", err)
+		return err
 	}
 	o.onClose(func() {
 		following.Stop()

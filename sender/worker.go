@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,10 +16,6 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 )
-
-// standbyPoll is how often a standby asks for a lease. An owner that leaves in
-// order is noticed at once; one that died, when its lease is over.
-const standbyPoll = 250 * time.Millisecond
 
 // Options are what a worker is built from.
 type Options struct {
@@ -33,7 +28,7 @@ type Options struct {
 }
 
 // Worker serves accounts: it owns those whose lease it holds and stands by for
-// the others.
+// the others. Workers that serve the same accounts share them evenly.
 type Worker struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
@@ -43,6 +38,7 @@ type Worker struct {
 	metrics  *metrics
 	tracer   trace.Tracer
 	tracing  bool
+	spread   *spread
 
 	standing []atomic.Bool // by account: owned, or standing by
 	awaiting []atomic.Bool // by account: owned, and the vendor did not answer when it was last asked, or was not asked yet
@@ -82,6 +78,12 @@ func New(opt Options) (*Worker, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("new worker: %w", err)
 	}
+	names, name, replicas := make([]string, len(w.accounts)), "", 1
+	for i := range w.accounts {
+		names[i], name = w.accounts[i].Account, w.accounts[i].Worker
+		replicas = max(replicas, w.accounts[i].Limits.Replicas)
+	}
+	w.spread = newSpread(js, name, names, replicas, w.log)
 	return w, nil
 }
 
@@ -112,6 +114,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	for i := range w.accounts {
 		wg.Go(func() { w.serve(ctx, i) })
 	}
+	wg.Go(func() { w.spread.attend(ctx) })
 	wg.Wait()
 	for _, c := range w.clients {
 		c.CloseIdleConnections()
@@ -119,70 +122,98 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// serve takes the account's lease whenever it is free.
+// serve takes the account's lease whenever it is free and this worker's turn.
 func (w *Worker) serve(ctx context.Context, i int) {
-	cfg := w.accounts[i]
-	log := w.log.With().Str("account", cfg.Account).Logger()
+	log := w.log.With().Str("account", w.accounts[i].Account).Logger()
 	var before *ownership
-	failing := false
+	prepared, failing := false, false
 	for ctx.Err() == nil {
-		after, err := w.own(ctx, i, before)
-		if after != nil {
-			before = after
+		news := w.spread.next()
+		var err error
+		if !prepared {
+			err = w.prepare(ctx, i)
+			prepared = err == nil
 		}
-		switch {
-		case err == nil, ctx.Err() != nil:
-			failing = false
-		case errors.Is(err, queue.ErrLeaseHeld):
-			w.standing[i].Store(true)
-			failing = false
-		default:
-			w.standing[i].Store(false)
-			if !failing {
-				log.Warn().Err(err).Msg("account_not_served")
-			}
+		if err == nil {
+			before, err = w.turn(ctx, i, before)
+		}
+		failed := err != nil && !errors.Is(err, errGivenUp) && !errors.Is(err, queue.ErrLeaseHeld)
+		w.standing[i].Store(!failed)
+		if failed && !failing && ctx.Err() == nil && !errors.Is(err, errNotRead) {
+			log.Warn().Err(err).Msg("account_not_served")
 			failing = true
 		}
-		waitForLease(ctx)
+		failing = failing && failed
+		select {
+		case <-ctx.Done():
+		case <-news:
+		}
 	}
 	w.standing[i].Store(false)
 }
 
-// own serves one account for one lease.
-func (w *Worker) own(ctx context.Context, i int, before *ownership) (*ownership, error) {
-	cfg := w.accounts[i]
-	bounded, cancel := context.WithTimeout(ctx, scanTimeout)
+// prepare sees to the account's streams, without which it cannot be stood by for.
+func (w *Worker) prepare(ctx context.Context, i int) error {
+	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	setup, stop := queue.WhileConnected(bounded, w.nc)
-	defer stop()
+	cfg := w.accounts[i]
+	_, err := queue.Ensure(ctx, w.js, cfg.Account, cfg.Limits)
+	w.spread.offer(cfg.Account, err == nil)
+	return err
+}
+
+// turn serves the account for one lease, if it is to be taken now, and returns
+// what this process remembers of its last ownership.
+func (w *Worker) turn(ctx context.Context, i int, before *ownership) (*ownership, error) {
+	account := w.accounts[i].Account
+	leases, err := w.spread.begin(account)
+	if leases == nil {
+		return before, err
+	}
+	after, opened, err := w.own(ctx, i, leases, before)
+	if after == nil {
+		after = before
+	}
+	lost := errors.Is(err, queue.ErrLeaseHeld) || errors.Is(err, queue.ErrLeaseLost) || errors.Is(err, queue.ErrFenced)
+	w.spread.end(account, err != nil && !opened && !lost && ctx.Err() == nil)
+	return after, err
+}
+
+// own serves one account for one lease. opened tells whether it got to work.
+func (w *Worker) own(ctx context.Context, i int, leases *queue.Leases, before *ownership) (after *ownership, opened bool, err error) {
+	cfg := w.accounts[i]
+	setup, cancel := context.WithTimeout(ctx, scanTimeout)
+	defer cancel()
+	// The streams may have been made anew since they were last seen to.
 	topology, err := queue.Ensure(setup, w.js, cfg.Account, cfg.Limits)
 	if err != nil {
-		return nil, err
-	}
-	leases, err := queue.OpenLeases(setup, w.js, cfg.Worker, cfg.Limits.Replicas)
-	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	lease, err := leases.Acquire(setup, cfg.Account)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	stop()
 	cancel()
 	w.awaiting[i].Store(true)
 	defer w.awaiting[i].Store(false)
 	w.standing[i].Store(true)
 	o := newOwner(w, cfg, topology, lease, w.clients[i])
 	o.vendorAway = w.awaiting[i].Store
-	return o.run(ctx, before)
+	o.serving = func(serves bool) {
+		opened = opened || serves
+		w.serving(o, serves)
+	}
+	after, err = o.run(ctx, before)
+	return after, opened, err
 }
 
-// waitForLease waits until a lease may be free.
-func waitForLease(ctx context.Context) {
-	timer := time.NewTimer(standbyPoll)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+// serving notes that an owner is at work, or has begun to stop.
+func (w *Worker) serving(o *owner, serves bool) {
+	if !serves {
+		w.metrics.owned.Add(context.Background(), -1)
+		w.spread.serving(o.cfg.Account, nil)
+		return
 	}
+	w.metrics.owned.Add(context.Background(), 1)
+	w.spread.serving(o.cfg.Account, o)
 }

@@ -139,6 +139,11 @@ func (p *printer) errorText(e *schema.Error) []string {
 	if e.HTTPStatus != 0 {
 		parts = append(parts, fmt.Sprintf("%s%d", p.tint(faint, "http="), e.HTTPStatus))
 	}
+	return append(parts, p.errorDetails(e)...)
+}
+
+// errorDetails are the reason of a dead one, and an invalid one's faults.
+func (p *printer) errorDetails(e *schema.Error) (parts []string) {
 	if e.Reason != "" {
 		parts = append(parts, p.tint(faint, "reason=")+string(e.Reason))
 	}
@@ -170,6 +175,15 @@ func quoted(text string) string {
 		text = string(r[:60]) + "…"
 	}
 	return fmt.Sprintf("%q", text)
+}
+
+// plainText is a sentence as it is, or quoted if it holds anything a terminal
+// obeys.
+func plainText(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Sprintf("%q", text)
+	}
+	return text
 }
 
 // plain is an id as it is, or quoted if it holds anything a terminal obeys.

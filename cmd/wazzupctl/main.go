@@ -5,6 +5,9 @@
 //	wazzupctl send …         send one message
 //	wazzupctl watch          follow the events
 //	wazzupctl trace ID       one command's timeline
+//	wazzupctl cancel ID      see to it that it is never sent
+//	wazzupctl resolve ID …   decide about one whose fate is unknown
+//	wazzupctl dead list      what failed; dead redrive sends it after all
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
 // `wazzupctl --help` lists all commands, and `wazzupctl <command> --help` has an
@@ -36,8 +39,11 @@ type grammar struct {
 	Send     sendCmd     `cmd:"" help:"Send one message."`
 	Watch    watchCmd    `cmd:"" help:"Follow the events of an account."`
 	Trace    traceCmd    `cmd:"" help:"Show the timeline of one command."`
+	Cancel   cancelCmd   `cmd:"" help:"See to it that a command is never sent."`
+	Resolve  resolveCmd  `cmd:"" help:"Decide about a command whose fate is unknown."`
 	Channels channelsCmd `cmd:"" help:"List the account's channels and their states."`
 	Webhook  webhookCmd  `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
+	Dead     deadCmd     `cmd:"" help:"List, redrive or drop the commands that ended dead."`
 	Doctor   doctorCmd   `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
 }
 

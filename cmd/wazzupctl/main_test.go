@@ -66,7 +66,10 @@ func (o outcome) want(t *testing.T, code int, says ...string) outcome {
 }
 
 func commands() [][]string {
-	return [][]string{{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"}, {"doctor"}}
+	return [][]string{
+		{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"cancel"}, {"resolve"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"},
+		{"dead", "list"}, {"dead", "show"}, {"dead", "redrive"}, {"dead", "drop"}, {"doctor"},
+	}
 }
 
 func TestHelp(t *testing.T) {
@@ -75,7 +78,7 @@ func TestHelp(t *testing.T) {
 	if bare := ctl(t, nil, "").want(t, 0); bare.text != all.text {
 		t.Error("a bare call does not print the help")
 	}
-	for _, later := range []string{"cancel", "resolve", "lanes", "dead", "users", "contacts", "deals", "chat-window", "contract"} {
+	for _, later := range []string{"lanes", "users", "contacts", "deals", "chat-window", "contract"} {
 		if strings.Contains(all.text, "\n  "+later+" ") {
 			t.Errorf("--help lists %s, which is not there", later)
 		}
@@ -109,6 +112,9 @@ func TestUsage(t *testing.T) {
 		{"no such flag", []string{"send", "--colour"}, nil, "", []string{"--colour", "wazzupctl send --help"}},
 		{"a flag without its value", []string{"watch", "--since"}, nil, "", []string{"--since"}},
 		{"a missing argument", []string{"trace"}, nil, "", []string{"<id>"}},
+		{"no decision", []string{"resolve", "x"}, nil, "", []string{"--as"}},
+		{"another decision", []string{"resolve", "x", "--as", "maybe"}, nil, "", []string{"sent", "resend", "drop"}},
+		{"nothing to cancel", []string{"cancel"}, nil, "", []string{"<id>"}},
 		{"a missing subcommand", []string{"webhook"}, nil, "", []string{"get", "set"}},
 		{"a password as a flag", []string{"channels", "--nats-password=" + canary}, nil, "", []string{"--nats-password-file"}},
 		{
@@ -141,6 +147,11 @@ func TestUsage(t *testing.T) {
 		{"a webhook that is no URL", []string{"webhook", "set", canary}, nil, "", []string{"absolute"}},
 		{"a webhook on and off", []string{"webhook", "set", "http://" + canary, "--off"}, nil, "", []string{"--off"}},
 		{"a webhook with a bad base", []string{"webhook", "set", "--public-url", "x"}, map[string]string{"WEBHOOK_SECRET": canary}, "", []string{"PUBLIC_URL"}},
+		{"letters of no fate", []string{"dead", "list", "--fate", "lost", "--before", "yesterday", "--channel", "x"}, nil, "", []string{"--fate", "--before", "--channel-id"}},
+		{"letters by id and otherwise", []string{"dead", "redrive", "--id", "a", "--code", "b", "--rate", "fast"}, nil, "", []string{"--id", "--rate"}},
+		{"no letters", []string{"dead", "redrive"}, nil, "", []string{"--all"}},
+		{"dropping no letters", []string{"dead", "drop"}, nil, "", []string{"--all"}},
+		{"dropping all letters of a kind", []string{"dead", "drop", "--all", "--code", "a"}, nil, "", []string{"--all"}},
 		{"a rule that is none", []string{"simulate", "--rule", `{"stats":500}`, "--jitter=-1s"}, nil, "", []string{"--rule 1", "stats", "--jitter"}},
 		{"a vendor's rate that is none", []string{"simulate", "--vendor-rate", "many"}, nil, "", []string{"--vendor-rate"}},
 		{"a setting of the parts", []string{"dev"}, map[string]string{"WAZZUP_BULK_RATE": "many", "WEBHOOK_SECRET": canary + "/"}, "", []string{"WAZZUP_BULK_RATE"}},
@@ -159,7 +170,7 @@ func TestUsage(t *testing.T) {
 func TestWithoutNATS(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"NATS_URL": "nats://u:canary-22bb@127.0.0.1:1"}
-	for _, args := range [][]string{{"channels"}, {"trace", "x"}, {"webhook", "get"}, {"watch"}, {"webhook", "set", "--off"}} {
+	for _, args := range [][]string{{"channels"}, {"trace", "x"}, {"cancel", "x"}, {"resolve", "x", "--as", "sent"}, {"webhook", "get"}, {"watch"}, {"webhook", "set", "--off"}} {
 		t.Run(args[0], func(t *testing.T) {
 			t.Parallel()
 			got := ctl(t, env, "", append(args, "--connect-timeout=50ms")...).want(t, daemon.ExitFailed, "127.0.0.1:1", "NATS_URL", "wazzupctl dev")
@@ -343,14 +354,16 @@ const (
 func TestTools(t *testing.T) {
 	t.Parallel()
 	secret := "hook-secret"
-	s := dev(t, map[string]string{"WEBHOOK_SECRET": secret},
-		"--rule", `{"match":{"chatId":"79990001111"},"status":400,"code":"MESSAGES_NOT_TEXT_FIRST"}`)
+	s := dev(t, map[string]string{"WEBHOOK_SECRET": secret, "WAZZUP_RECONCILE_WAIT": "100ms"},
+		"--rule", `{"match":{"chatId":"79990001111"},"status":400,"code":"MESSAGES_NOT_TEXT_FIRST"}`,
+		"--rule", `{"match":{"chatId":"79990002222"},"times":1,"fault":"drop-after-accept","echo":false}`)
 	// One after the other: each looks at what the ones before it left.
 	toolSend(t, s)
 	toolSendInput(t, s)
 	toolTrace(t, s)
 	toolWatch(t, s)
 	toolChannels(t, s)
+	toolDead(t, s)
 	toolWebhook(t, s, secret)
 	toolDoctor(t, s)
 	s.shutDown()
@@ -386,7 +399,7 @@ func toolSendInput(t *testing.T, s *system) {
 
 func toolTrace(t *testing.T, s *system) {
 	t.Helper()
-	s.ctl(t, "trace", "one").want(t, 0, "claim", "attempt 1", "final", "sent", "message ")
+	s.ctl(t, "trace", "one").want(t, 0, "stored", "claim", "attempt 1", "worker=", "final", "sent", "http=201", "message ", "status", "read")
 	got := s.ctl(t, "trace", "bad", "--json").want(t, 0)
 	if all := lines(got.stdout); len(all) != 1 || all[0]["state"] != "invalid" {
 		t.Errorf("it printed %s", got.stdout)
@@ -417,6 +430,32 @@ func toolChannels(t *testing.T, s *system) {
 		t.Errorf("it printed %s", got.stdout)
 	}
 	s.ctl(t, "channels", "--account", "other").want(t, 1, "no worker serves this account")
+}
+
+func toolDead(t *testing.T, s *system) {
+	t.Helper()
+	s.ctl(t, "dead", "list").want(t, 0, "no dead letters")
+	s.ctl(t, "dead", "show", "lost").want(t, 1, "no dead letter")
+	s.ctl(t, "dead", "redrive", "--id", "lost").want(t, 1, "404")
+	s.ctl(t, "send", "--channel", whatsApp, "--chat", "79990002222", "--text", "Lost", "--wait", "--id", "lost", "--group", "g").
+		want(t, 1, "dead", "no_evidence")
+	s.ctl(t, "dead", "list", "--group", "g", "--after", "1h").want(t, 0, "lost", "unknown", "1 dead letters: 0 proven unsent, 1 in doubt")
+	s.ctl(t, "dead", "list", "--fate", "unsent").want(t, 0, "no dead letters")
+	got := s.ctl(t, "dead", "list", "--json").want(t, 0)
+	if all := lines(got.stdout); len(all) != 1 || all[0]["id"] != "lost" || all[0]["fate"] != "unknown" || strings.Contains(got.stdout, "Lost") {
+		t.Errorf("it printed %s", got.stdout)
+	}
+	s.ctl(t, "dead", "show", "lost").want(t, 0, "lost send died", "unknown", `"text":"Lost"`, "wazzup.main.cmd.send."+whatsApp)
+	got = s.ctl(t, "dead", "redrive", "--id", "lost", "--dry-run", "--json").want(t, 0)
+	if all := lines(got.stdout); len(all) != 1 || all[0]["redriven"] != 0.0 || all[0]["unknown"] != 1.0 {
+		t.Errorf("it printed %s", got.stdout)
+	}
+	s.ctl(t, "dead", "redrive", "--all").want(t, 1, "1 in doubt", "--include-unknown")
+	s.ctl(t, "dead", "redrive", "--group", "g", "--include-unknown", "--rate", "10/1s").want(t, 0, "1 in doubt", "1 redriven")
+	s.ctl(t, "watch", "--since", "1h", "--id", "lost", "--state", "sent", "--count", "1").want(t, 0, "sent")
+	s.ctl(t, "trace", "lost").want(t, 0, "redrive", "attempt 2", "sent")
+	s.ctl(t, "dead", "redrive", "--id", "lost").want(t, 1, "409")
+	s.ctl(t, "dead", "drop", "--all").want(t, 1, "409")
 }
 
 func toolWebhook(t *testing.T, s *system, secret string) {

@@ -185,7 +185,11 @@ func (r *result) compareError(got *schema.Error) {
 // compareLedger looks at what command.get told.
 func (r *result) compareLedger() {
 	var steps []string
-	for _, s := range r.ledger.Steps {
+	for i, s := range r.ledger.Steps {
+		if i == 0 {
+			r.require(s.Step == "stored", "the timeline begins with %s, want stored", s.Step)
+			continue
+		}
 		steps = append(steps, s.Step)
 		if s.Step == "retry" {
 			var f eventFields

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
@@ -20,7 +21,7 @@ type traceCmd struct {
 
 // Help is the detailed help.
 func (*traceCmd) Help() string {
-	return `Shows what the ledger knows of a command: every claim, what it waited for, every retry, and how it ended.
+	return `Shows what the ledger knows of a command: when it was stored, every claim and the worker that made it, the gates it waited at and why, Wazzup's answers, what proved its fate, how it ended, and the delivery statuses that followed. Of one that has not ended, also what it waits for now.
 
 Example:
   wazzupctl trace order-1042-shipped`
@@ -49,7 +50,25 @@ func (c *traceCmd) Run(ctx context.Context, e *env) error {
 	}
 	e.Printf("%s %s %s\n", e.tint(bold, plain(t.ID)), t.Kind, e.tint(stateTint(t.State), string(t.State)))
 	e.timeline(stepMoments(&t, e.printer))
+	if w := t.Waiting; w != nil {
+		e.Printf("  now waiting at %s\n", waitingText(w, time.Now()))
+	}
 	return nil
+}
+
+// waitingText is what a command waits for now.
+func waitingText(w *sender.Waiting, now time.Time) string {
+	text := w.Gate
+	if w.Why != "" {
+		text += " (" + plainText(w.Why) + ")"
+	}
+	if w.Since != nil {
+		text += fmt.Sprintf(", for %v", now.Sub(*w.Since).Round(time.Millisecond))
+	}
+	if w.Position > 0 {
+		text += fmt.Sprintf(", number %d of its chat", w.Position)
+	}
+	return text
 }
 
 // moment is a line of a timeline.
@@ -67,10 +86,16 @@ func stepMoments(t *sender.Timeline, p *printer) []moment {
 		if s.State != "" {
 			parts = append(parts, p.tint(stateTint(s.State), string(s.State)))
 		}
+		if s.Generation > 0 {
+			parts = append(parts, fmt.Sprintf("redrive %d", s.Generation))
+		}
 		if s.Attempt > 0 {
 			parts = append(parts, fmt.Sprintf("attempt %d", s.Attempt))
 		}
-		parts = append(parts, stepEvent(s, p)...)
+		if s.Worker != "" && s.Step == string(queue.StepClaim) {
+			parts = append(parts, p.tint(faint, "worker=")+plain(s.Worker))
+		}
+		parts = append(parts, answerParts(&s, p)...)
 		if s.RetryAt != nil {
 			parts = append(parts, "again "+s.RetryAt.Local().Format(timeOnly))
 		}
@@ -82,23 +107,39 @@ func stepMoments(t *sender.Timeline, p *printer) []moment {
 	return all
 }
 
-// stepEvent is what the step's public event adds.
-func stepEvent(s sender.Step, p *printer) []string {
-	var f eventFields
-	if len(s.Event) == 0 || json.Unmarshal(s.Event, &f) != nil {
-		return nil
+// answerParts are what the vendor, or a proof instead, said.
+func answerParts(s *sender.Step, p *printer) (parts []string) {
+	if s.Code != "" {
+		parts = append(parts, p.tint(bad, plain(s.Code)))
 	}
-	parts := p.errorText(f.Error)
-	if f.MessageID != "" {
-		parts = append(parts, "message "+plain(f.MessageID))
+	if s.HTTPStatus != 0 {
+		parts = append(parts, fmt.Sprintf("%s%d", p.tint(faint, "http="), s.HTTPStatus))
+	}
+	if s.Phase != "" && s.Phase != schema.PhaseAnswered {
+		parts = append(parts, p.tint(faint, "phase=")+string(s.Phase))
+	}
+	if s.Evidence != "" {
+		parts = append(parts, p.tint(faint, "proven_by=")+string(s.Evidence))
+	}
+	if s.MessageID != "" {
+		parts = append(parts, "message "+plain(s.MessageID))
+	}
+	var f eventFields
+	if len(s.Event) > 0 && json.Unmarshal(s.Event, &f) == nil && f.Error != nil {
+		parts = append(parts, p.errorDetails(f.Error)...)
 	}
 	return parts
 }
 
+// waits are the gates that a command waited at.
 func waits(all []queue.Wait) string {
 	var parts []string
 	for _, w := range all {
-		parts = append(parts, fmt.Sprintf("%s %v", w.Gate, time.Duration(w.Millis)*time.Millisecond))
+		text := fmt.Sprintf("%s %v", w.Gate, time.Duration(w.Millis)*time.Millisecond)
+		if w.Why != "" {
+			text += " (" + plainText(w.Why) + ")"
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -70,17 +70,21 @@ func (c *watchCmd) Run(ctx context.Context, e *env) error {
 }
 
 // start is where to begin; the zero time means only what is new.
-func (c *watchCmd) start(now time.Time) (time.Time, error) {
-	if c.Since == "" {
+func (c *watchCmd) start(now time.Time) (time.Time, error) { return pastTime("--since", c.Since, now) }
+
+// pastTime reads a flag that names a time, or a span back from now; zero when it
+// is not given.
+func pastTime(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(c.Since); err == nil && d > 0 {
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return now.Add(-d), nil
 	}
-	if at, err := time.Parse(time.RFC3339Nano, c.Since); err == nil {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return at, nil
 	}
-	return time.Time{}, errors.New("--since: must be a time with zone such as 2026-11-22T10:00:00Z, or a span back from now such as 10m")
+	return time.Time{}, errors.New(flag + ": must be a time with zone such as 2026-11-22T10:00:00Z, or a span back from now such as 10m")
 }
 
 func families() []string {

@@ -99,6 +99,7 @@ func (w *WorkerSettings) declareSending() {
 		string(sender.EvidenceEcho), string(sender.EvidenceNone))
 	s.Duration(&w.common.ReconcileWait, "WAZZUP_RECONCILE_WAIT", sender.DefaultReconcileWait, "How long a command of unknown fate waits before its onUnknown decides.")
 	s.Duration(&w.common.ChannelsPoll, "WAZZUP_CHANNELS_POLL", sender.DefaultChannelsPoll, "How often the channel list is read.")
+	s.Duration(&w.common.StatusWait, "WAZZUP_STATUS_WAIT", sender.DefaultStatusWait, "How long a delivery status is kept whose message is not known yet, because it overtook the answer of its call.")
 	s.Duration(&w.floodPause, "WAZZUP_FLOOD_PAUSE", time.Hour, "How long a channel's bulk class pauses after status 19 (too many sent)."+reserved)
 }
 
@@ -187,6 +188,7 @@ func (w *WorkerSettings) checkSending(r *rules) {
 	r.positive("WAZZUP_TIMEOUT", int64(c.Timeout))
 	r.positive("WAZZUP_RECONCILE_WAIT", int64(c.ReconcileWait))
 	r.positive("WAZZUP_CHANNELS_POLL", int64(c.ChannelsPoll))
+	r.positive("WAZZUP_STATUS_WAIT", int64(c.StatusWait))
 	r.positive("WAZZUP_FLOOD_PAUSE", int64(w.floodPause))
 }
 

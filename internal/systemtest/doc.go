@@ -1,4 +1,7 @@
 // Package systemtest holds the tests that kill, freeze and restart whole
-// processes: the worker's own binary and a nats-server, under load. They carry
-// the build tag `system` and are run by `make test-system`.
+// processes under load: the programs' own binaries, a nats-server or a cluster of
+// them. They carry the build tag `system` and are run by `make test-system`.
+//
+// What they do at random moments is repeated with the seed that they print, in the
+// variable WAZZUP_SYSTEM_SEED.
 package systemtest

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -43,7 +45,7 @@ func build(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = dir
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker")
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir+string(filepath.Separator), "../../cmd/worker", "../../cmd/ingest")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
@@ -92,8 +94,13 @@ func freeAddr(t *testing.T) string {
 // runWorker starts a worker with these variables and nothing else of ours.
 func runWorker(t *testing.T, env ...string) *program {
 	t.Helper()
+	return run(t, "worker", env...)
+}
+
+func run(t *testing.T, name string, env ...string) *program {
+	t.Helper()
 	p := &program{t: t, admin: freeAddr(t), log: new(lockedBuffer), done: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(binaries, "worker")) //nolint:noctx // ends by the test's own signals
+	p.cmd = exec.Command(filepath.Join(binaries, name)) //nolint:noctx // ends by the test's own signals
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "ADMIN_ADDR=" + p.admin}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
@@ -107,7 +114,7 @@ func runWorker(t *testing.T, env ...string) *program {
 		p.kill()
 		if t.Failed() {
 			text := p.log.String()
-			t.Logf("the worker said (the last 4 KB):\n%s", text[max(len(text)-4096, 0):])
+			t.Logf("the %s said (the last 4 KB):\n%s", name, text[max(len(text)-4096, 0):])
 		}
 	})
 	return p
@@ -180,25 +187,47 @@ func (p *program) readyz() int {
 	return res.StatusCode
 }
 
-// rig is a nats-server in a process of its own, the simulated vendor, and the
-// events that were stored.
+// rig is NATS in processes of its own, the simulated vendor, and the events that
+// were stored.
 type rig struct {
-	t   *testing.T
-	srv *queuetest.Proc
-	sim *simulator.Server
-	nc  *nats.Conn
-	js  jetstream.JetStream
-
-	frozen bool // a worker was frozen: its calls in flight may arrive after its end is told
+	t       *testing.T
+	srv     *queuetest.Proc      // one server, or else
+	cluster *queuetest.ProcNodes // a cluster
+	url     string
+	limits  queue.Limits
+	sim     *simulator.Server
+	nc      *nats.Conn
+	js      jetstream.JetStream
 
 	mu     sync.Mutex
-	events []schema.CommandEvent
+	finals []schema.CommandEvent
+	unsure map[string]bool // ids of those whose fate was unknown at some time
 	change chan struct{}
 }
 
+// newRig has one nats-server.
 func newRig(t *testing.T, cfg simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Process(t), change: make(chan struct{})}
+	srv := queuetest.Process(t)
+	r := startRig(t, cfg, srv, 1)
+	r.srv = srv
+	return r
+}
+
+// newClusterRig has three nats-servers, each of which has a copy of everything.
+func newClusterRig(t *testing.T, cfg simulator.Config) *rig {
+	t.Helper()
+	cluster := queuetest.ProcessCluster(t, 3)
+	r := startRig(t, cfg, cluster, cluster.Size())
+	r.cluster = cluster
+	return r
+}
+
+func startRig(t *testing.T, cfg simulator.Config, srv queuetest.Endpoint, replicas int) *rig {
+	t.Helper()
+	r := &rig{t: t, url: srv.URL(), change: make(chan struct{}), unsure: make(map[string]bool), limits: queue.Limits{
+		Replicas: replicas, CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
+	}}
 	var err error
 	if r.sim, err = simulator.New(cfg); err != nil {
 		t.Fatal(err)
@@ -207,13 +236,11 @@ func newRig(t *testing.T, cfg simulator.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.sim.Close)
-	r.nc = queuetest.Conn(t, r.srv, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	r.nc = queuetest.Conn(t, srv, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := queue.Ensure(t.Context(), r.js, "main", queue.Limits{
-		CommandBytes: 64 << 20, RecordBytes: 512 << 20, DeferredBytes: 16 << 20, DeadBytes: 64 << 20,
-	}); err != nil {
+	if _, err := queue.Ensure(t.Context(), r.js, "main", r.limits); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -222,21 +249,69 @@ func newRig(t *testing.T, cfg simulator.Config) *rig {
 // env is a worker's configuration.
 func (r *rig) env(more ...string) []string {
 	return append([]string{
-		"NATS_URL=" + r.srv.URL(), "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + r.sim.URL(),
+		"NATS_URL=" + r.url, "WAZZUP_API_KEY=key", "WAZZUP_API_URL=" + r.sim.URL(),
 		"WAZZUP_ACCOUNT_RATE=0", "WAZZUP_BULK_RATE=0", "WAZZUP_RECONCILE_WAIT=200ms", "WAZZUP_BACKOFF=20ms..200ms",
 		"WAZZUP_COMMAND_BYTES=64MiB", "WAZZUP_RECORD_BYTES=512MiB", "WAZZUP_DEFERRED_BYTES=16MiB", "WAZZUP_DEAD_BYTES=64MiB",
-		"LOG_FORMAT=json",
+		"WAZZUP_REPLICAS=" + strconv.Itoa(r.limits.Replicas), "LOG_FORMAT=json",
 	}, more...)
 }
 
-// collect reads every command event from the start, through reconnects.
-func (r *rig) collect() {
+// runIngest starts an ingest that has its address registered with the vendor, and
+// waits until it is: a worker must be running.
+func (r *rig) runIngest() *program {
 	r.t.Helper()
-	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Records())
+	addr := freeAddr(r.t)
+	p := run(r.t, "ingest", "NATS_URL="+r.url, "INGEST_ADDR="+addr, "PUBLIC_URL=http://"+addr,
+		"WEBHOOK_SECRET=a-secret-of-this-test-and-no-other", "LOG_FORMAT=json")
+	if err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool { return r.sim.WebhookURL() != "" }); err != nil {
+		r.t.Fatal(err)
+	}
+	return p
+}
+
+// seedEnv repeats a run of a test that does things at random moments.
+const seedEnv = "WAZZUP_SYSTEM_SEED"
+
+// random is seeded by the environment, or else by the time, and says so.
+func random(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv(seedEnv); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("%s: %v", seedEnv, err)
+		}
+	}
+	t.Logf("%s=%d", seedEnv, seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// latency makes the vendor take a while for every request.
+func (r *rig) latency(d time.Duration) {
+	r.t.Helper()
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(d)}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// busy waits until the vendor works on n requests at once.
+func (r *rig) busy(n int) {
+	r.t.Helper()
+	if err := r.sim.Wait(r.t.Context(), func(v *simulator.View) bool { return v.Requests-v.Finished >= n }); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// collect reads every command event from the start, through reconnects.
+func (r *rig) collect() { r.t.Helper(); r.collectOf("main") }
+
+func (r *rig) collectOf(account string) {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: account}.Records())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup.main.evt.command.>"}})
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup." + account + ".evt.command.>"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -247,7 +322,12 @@ func (r *rig) collect() {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.events = append(r.events, e)
+		switch {
+		case e.State.Final():
+			r.finals = append(r.finals, e)
+		case e.State == schema.StateUnknown:
+			r.unsure[e.ID] = true
+		}
 		close(r.change)
 		r.change = make(chan struct{})
 	}, jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {}))
@@ -263,13 +343,7 @@ func (r *rig) waitFinals(n int, patience time.Duration) []schema.CommandEvent {
 	timeout := time.After(patience)
 	for {
 		r.mu.Lock()
-		finals := make([]schema.CommandEvent, 0, n)
-		for _, e := range r.events {
-			if e.State.Final() {
-				finals = append(finals, e)
-			}
-		}
-		change := r.change
+		finals, change := r.finals, r.change
 		r.mu.Unlock()
 		if len(finals) >= n {
 			return finals
@@ -282,14 +356,14 @@ func (r *rig) waitFinals(n int, patience time.Duration) []schema.CommandEvent {
 	}
 }
 
-// left is how many commands are in the stream.
-func (r *rig) left() uint64 {
+// stored is how many commands were ever stored, and left how many are in the stream.
+func (r *rig) stored() (stored, left uint64) {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return s.CachedInfo().State.Msgs
+	return s.CachedInfo().State.LastSeq, s.CachedInfo().State.Msgs
 }
 
 // waitEmpty waits until no command is left in the stream.
@@ -298,11 +372,15 @@ func (r *rig) waitEmpty() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(20 * time.Second)
-	for r.left() > 0 {
+	for {
+		_, left := r.stored()
+		if left == 0 {
+			return
+		}
 		select {
 		case <-tick.C:
 		case <-timeout:
-			r.t.Fatalf("%d commands are left in the queue", r.left())
+			r.t.Fatalf("%d commands are left in the queue", left)
 		}
 	}
 }

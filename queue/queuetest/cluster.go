@@ -86,15 +86,19 @@ func newCluster(tb testing.TB, dirs []string) (*Nodes, error) {
 
 func splitAddr(tb testing.TB, addr string) (host string, port int) {
 	tb.Helper()
-	host, text, err := net.SplitHostPort(addr)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	port, err = strconv.Atoi(text)
+	host, port, err := hostPort(addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return host, port
+}
+
+func hostPort(addr string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err == nil {
+		port, err = strconv.Atoi(text)
+	}
+	return host, port, err
 }
 
 func (c *Nodes) launch(i int) error {

@@ -5,6 +5,8 @@
 //   - [Process]: a process of its own, to be killed or frozen at any moment.
 //   - [Cluster]: several servers with replicated streams, each of which can be
 //     stopped and started.
+//   - [ProcessCluster]: the same with a process for each node, to be killed at
+//     any moment.
 //
 // Each listens on a free loopback port, stores in the test's temporary folder,
 // keeps port and folder over a restart, and is gone when the test ends. A

@@ -1,14 +1,11 @@
 package queuetest
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,11 +50,11 @@ func serve(text string, stdin io.Reader, stdout io.Writer) error {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return fmt.Errorf("queuetest: settings of the server process: %w", err)
 	}
-	srv, err := embedded.Start(s.config())
+	shutdown, err := s.start()
 	if err != nil {
 		return err
 	}
-	defer srv.Shutdown()
+	defer shutdown()
 	if _, err := fmt.Fprintln(stdout, readyLine); err != nil {
 		return err
 	}
@@ -71,6 +68,8 @@ type settings struct {
 	SyncAlways                  bool
 	MaxStore                    int64
 	MaxPayload                  int32
+
+	Cluster *membership `json:",omitempty"` // nil: a server of its own
 }
 
 func newSettings(cfg embedded.Config) settings {
@@ -80,11 +79,23 @@ func newSettings(cfg embedded.Config) settings {
 	}
 }
 
-func (s settings) config() embedded.Config {
+func (s *settings) config() embedded.Config {
 	return embedded.Config{
 		Dir: s.Dir, Listen: s.Listen, User: s.User, Password: s.Password,
 		SyncAlways: s.SyncAlways, MaxStore: s.MaxStore, MaxPayload: s.MaxPayload,
 	}
+}
+
+// start returns when the server's JetStream answers.
+func (s *settings) start() (shutdown func(), err error) {
+	if s.Cluster != nil {
+		return s.startNode()
+	}
+	srv, err := embedded.Start(s.config())
+	if err != nil {
+		return nil, err
+	}
+	return srv.Shutdown, nil
 }
 
 // Proc is a nats-server in a process of its own. Its methods are for the
@@ -93,8 +104,7 @@ type Proc struct {
 	t   testing.TB
 	cfg embedded.Config
 
-	cmd   *exec.Cmd // nil while there is no process
-	stdin io.Closer
+	child *child // nil while there is no process
 }
 
 // Process starts a nats-server with JetStream in a process of its own: the
@@ -119,46 +129,17 @@ func Process(tb testing.TB, opts ...Option) *Proc {
 	return nil
 }
 
-var errNotServing = errors.New("queuetest: the test binary did not serve: does its TestMain call queuetest.MaybeServe()?")
-
 // launch starts the process and waits until JetStream answers.
 func (p *Proc) launch() error {
-	text, err := json.Marshal(newSettings(p.cfg))
+	c, err := spawn(newSettings(p.cfg))
 	if err != nil {
-		return fmt.Errorf("queuetest: %w", err)
+		return err
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("queuetest: %w", err)
+	if err := c.ready(); err != nil {
+		return err
 	}
-	// Not bound to the test's context: that ends before the cleanups, and it is
-	// for them to end the process. A binary that forgot MaybeServe runs no test.
-	cmd := exec.Command(executable, "-test.run=^$") //nolint:noctx // see above
-	cmd.Env = append(os.Environ(), serveEnv+"="+string(text))
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("queuetest: %w", err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("queuetest: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("queuetest: start the server process: %w", err)
-	}
-	p.cmd, p.stdin = cmd, stdin
-	timeout := time.AfterFunc(processStart, func() { _ = cmd.Process.Kill() })
-	defer timeout.Stop()
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if strings.TrimSpace(line) == readyLine {
-		return nil
-	}
-	p.Kill()
-	if err == nil {
-		return errNotServing
-	}
-	return fmt.Errorf("queuetest: the server process said nothing: %w", err)
+	p.child = c
+	return nil
 }
 
 // URL is where clients connect; it stays the same over a restart.
@@ -172,49 +153,39 @@ func (p *Proc) Options() []nats.Option { return clientOptions(p.cfg) }
 
 // PID is the process's id; 0 while there is none.
 func (p *Proc) PID() int {
-	if p.cmd == nil {
+	if p.child == nil {
 		return 0
 	}
-	return p.cmd.Process.Pid
+	return p.child.cmd.Process.Pid
 }
 
 // Kill ends the process with SIGKILL, frozen or not, and waits until it is
 // gone; harmless if there is none.
 func (p *Proc) Kill() {
-	if p.cmd == nil {
-		return
+	if p.child != nil {
+		p.child.kill()
+		p.child = nil
 	}
-	_ = p.cmd.Process.Kill() // it may have ended by itself
-	_ = p.wait()             // says that it was killed
 }
 
 // Stop ends the process as an orderly shutdown does, and waits until it is
 // gone; harmless if there is none. A frozen process must be thawed first.
 func (p *Proc) Stop() {
 	p.t.Helper()
-	if p.cmd == nil {
+	if p.child == nil {
 		return
 	}
-	if err := p.stdin.Close(); err != nil {
+	if err := p.child.stop(); err != nil {
 		p.t.Errorf("queuetest: stop the server process: %v", err)
 	}
-	if err := p.wait(); err != nil {
-		p.t.Errorf("queuetest: the server process ended with: %v", err)
-	}
-}
-
-// wait reaps the process and closes its pipes.
-func (p *Proc) wait() error {
-	cmd := p.cmd
-	p.cmd = nil
-	return cmd.Wait()
+	p.child = nil
 }
 
 // Start runs the server again on the same port and folder after a Kill or a
 // Stop, and returns when it has recovered and JetStream answers.
 func (p *Proc) Start() {
 	p.t.Helper()
-	if p.cmd != nil {
+	if p.child != nil {
 		return
 	}
 	if err := p.launch(); err != nil {
@@ -226,7 +197,7 @@ func (p *Proc) Start() {
 // answers, and what is written waits in the kernel.
 func (p *Proc) Freeze() {
 	p.t.Helper()
-	if err := freeze(p.cmd.Process); err != nil {
+	if err := freeze(p.child.cmd.Process); err != nil {
 		p.t.Fatalf("queuetest: freeze the server process: %v", err)
 	}
 }
@@ -234,7 +205,7 @@ func (p *Proc) Freeze() {
 // Thaw lets a frozen process go on.
 func (p *Proc) Thaw() {
 	p.t.Helper()
-	if err := thaw(p.cmd.Process); err != nil {
+	if err := thaw(p.child.cmd.Process); err != nil {
 		p.t.Fatalf("queuetest: thaw the server process: %v", err)
 	}
 }

@@ -198,3 +198,32 @@ func publishSoon(t *testing.T, js jetstream.JetStream, last uint64) uint64 {
 	t.Fatal("no leader")
 	return 0
 }
+
+func TestProcessClusterLosesEachNode(t *testing.T) {
+	t.Parallel()
+	cluster := queuetest.ProcessCluster(t, 3)
+	js := newJetStream(t, queuetest.Conn(t, cluster))
+	createStream(t, js, cluster.Size())
+	publish(t, js, 1)
+	seq := uint64(1)
+	for i := range cluster.Size() {
+		cluster.CaughtUp(js)
+		cluster.Kill(i)
+		cluster.Kill(i) // harmless
+		if conn, err := nats.Connect(cluster.NodeURL(i)); err == nil {
+			conn.Close()
+			t.Errorf("node %d was killed and answers", i)
+		}
+		seq = publishSoon(t, js, seq)
+		cluster.Start(i)
+		cluster.Start(i)
+	}
+	cluster.CaughtUp(js)
+	s, err := js.Stream(t.Context(), "S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.CachedInfo().State.LastSeq; got < seq {
+		t.Errorf("the last message is %d, want %d or later", got, seq)
+	}
+}

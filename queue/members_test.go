@@ -1,0 +1,273 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+)
+
+func TestWorkerIDsDiffer(t *testing.T) {
+	t.Parallel()
+	first, second := queue.WorkerID("host.example.org-17"), queue.WorkerID("host.example.org-17")
+	if first == second {
+		t.Errorf("two starts of one name have the same id %s", first)
+	}
+	if want := "host-example-org-17-"; first[:len(want)] != want {
+		t.Errorf("got %s, want it to begin with %s", first, want)
+	}
+}
+
+// A worker is listed with its accounts from its announcement on, until it leaves
+// or has not announced itself for its time to live.
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	members, err := queue.OpenMembers(t.Context(), a.js, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listed(t, members); len(got) != 0 {
+		t.Errorf("before anyone came: got %v", got)
+	}
+	for id, accounts := range map[string][]string{"stays": {"a", "b"}, "leaves": {"b"}, "dies": nil} {
+		if err := members.Announce(t.Context(), queue.Member{ID: id, Accounts: accounts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := listed(t, members), []string{"dies []", "leaves [b]", "stays [a b]"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if err := members.Leave(t.Context(), "leaves"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := listed(t, members), []string{"dies []", "stays [a b]"}; !slices.Equal(got, want) {
+		t.Errorf("after one left: got %v, want %v", got, want)
+	}
+	start := time.Now()
+	renew, look := time.NewTicker(queue.MemberRenew), time.NewTicker(20*time.Millisecond)
+	defer renew.Stop()
+	defer look.Stop()
+	for len(listed(t, members)) > 1 {
+		select {
+		case <-renew.C:
+			if err := members.Announce(t.Context(), queue.Member{ID: "stays", Accounts: []string{"a"}}); err != nil {
+				t.Fatal(err)
+			}
+		case <-look.C:
+		}
+	}
+	if took := time.Since(start); took > queue.MemberTTL+2*time.Second {
+		t.Errorf("one that died was listed for %v, want about %v", took, queue.MemberTTL)
+	}
+	if got, want := listed(t, members), []string{"stays [a]"}; !slices.Equal(got, want) {
+		t.Errorf("after one died: got %v, want %v", got, want)
+	}
+}
+
+func listed(t *testing.T, members *queue.Members) []string {
+	t.Helper()
+	list, err := members.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]string, len(list))
+	for i, m := range list {
+		got[i] = fmt.Sprint(m.ID, " ", m.Accounts)
+	}
+	slices.Sort(got)
+	return got
+}
+
+// More leases than the server gives for one request are all read.
+func TestHoldersOfManyAccounts(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	const n = 1200
+	accounts := make([]string, n)
+	acquired := make([]*queue.Lease, n)
+	for i := range accounts {
+		accounts[i] = fmt.Sprint("account-", i)
+		var err error
+		if acquired[i], err = a.leases.Acquire(t.Context(), accounts[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := acquired[7].Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	holders, err := a.leases.Holders(t.Context(), slices.Concat(accounts, []string{"nobodys"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, held := holders[accounts[7]]; len(holders) != n-1 || held {
+		t.Errorf("got %d holders, account 7 held: %v; want %d without it", len(holders), held, n-1)
+	}
+	for account, worker := range holders {
+		if worker != "worker-1" {
+			t.Fatalf("%s is held by %q, want worker-1", account, worker)
+		}
+	}
+}
+
+// A renewal that was stored although its answer was lost neither ends the lease
+// nor keeps it from being given up.
+func TestLeaseAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	lease, err := a.leases.Acquire(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := a.js.KeyValue(t.Context(), "wazzup-owners")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := func(value []byte) {
+		t.Helper()
+		e, err := kv.Get(t.Context(), "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if value == nil {
+			value = e.Value()
+		}
+		if _, err := kv.Update(t.Context(), "main", value, e.Revision()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again(nil)
+	if err := lease.Renew(t.Context()); err != nil {
+		t.Errorf("renew after a lost answer: %v", err)
+	}
+	again(nil)
+	if err := lease.Release(t.Context()); err != nil {
+		t.Errorf("release after a lost answer: %v", err)
+	}
+	if _, err := kv.Get(t.Context(), "main"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("after its release: %v, want no key", err)
+	}
+	other, err := a.leases.Acquire(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again([]byte(`{"worker":"another"}`))
+	if err := other.Renew(t.Context()); !errors.Is(err, queue.ErrLeaseLost) {
+		t.Errorf("renew of a lease that another has: %v, want %v", err, queue.ErrLeaseLost)
+	}
+	if err := other.Release(t.Context()); !errors.Is(err, queue.ErrLeaseLost) {
+		t.Errorf("release of a lease that another has: %v, want %v", err, queue.ErrLeaseLost)
+	}
+}
+
+// With three replicas too, of many that reach for a lease at once one gets it,
+// and the others hear that it is held.
+func TestLeasesOfACluster(t *testing.T) {
+	t.Parallel()
+	cluster := queuetest.Cluster(t, 3)
+	const workers, accounts = 4, 30
+	won := make(chan string, workers*accounts)
+	var all sync.WaitGroup
+	for w := range workers {
+		js, err := jetstream.New(queuetest.Conn(t, cluster))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases, err := queue.OpenLeases(t.Context(), js, fmt.Sprint("worker-", w), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			for i := range accounts {
+				account := fmt.Sprint("account-", i)
+				lease, err := leases.Acquire(t.Context(), account)
+				switch {
+				case errors.Is(err, queue.ErrLeaseHeld):
+					continue
+				case err != nil:
+					t.Errorf("acquire %s: %v", account, err)
+					continue
+				}
+				won <- account
+				if err := lease.Renew(t.Context()); err != nil {
+					t.Errorf("renew %s: %v", account, err)
+				}
+				if i%2 == 0 {
+					continue
+				}
+				if err := lease.Release(t.Context()); err != nil {
+					t.Errorf("release %s: %v", account, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(won)
+	owners := make(map[string]int)
+	for account := range won {
+		owners[account]++
+	}
+	for i := range accounts {
+		account := fmt.Sprint("account-", i)
+		if n := owners[account]; n == 0 || n > 1 && i%2 == 0 {
+			t.Errorf("%s was taken %d times, want once", account, n)
+		}
+	}
+}
+
+// A server of a cluster that goes takes no lease with it: it is renewed, or over
+// and free for the next.
+func TestLeaseWhenAServerOfAClusterGoes(t *testing.T) {
+	t.Parallel()
+	cluster := queuetest.Cluster(t, 3)
+	js, err := jetstream.New(queuetest.Conn(t, cluster, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leases, err := queue.OpenLeases(t.Context(), js, "worker-1", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := leases.Acquire(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.Stop(cluster.StreamLeader("KV_wazzup-owners"))
+	tick := time.NewTicker(queue.LeaseRenew / 4)
+	defer tick.Stop()
+	for renewed := false; !renewed; {
+		ctx, cancel := context.WithTimeout(t.Context(), queue.LeaseRenew)
+		err := lease.Renew(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			renewed = true
+		case errors.Is(err, queue.ErrLeaseLost):
+			if lease, err = leases.Acquire(t.Context(), "main"); err != nil {
+				t.Fatalf("a lease that is over cannot be taken: %v", err)
+			}
+		default:
+			t.Logf("renew: %v", err)
+			<-tick.C
+		}
+	}
+	if _, err := leases.Acquire(t.Context(), "main"); !errors.Is(err, queue.ErrLeaseHeld) {
+		t.Errorf("acquire of a held lease: %v, want %v", err, queue.ErrLeaseHeld)
+	}
+	for holder := ""; holder != "worker-1"; <-tick.C { // a replica may answer that lags behind
+		holders, err := leases.Holders(t.Context(), []string{"main"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder = holders["main"]
+	}
+}
