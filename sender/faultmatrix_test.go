@@ -34,7 +34,7 @@ func (p point) matches(frame []byte) bool {
 }
 
 func record(step string, stored bool) point {
-	return point{"HPUB wz.main.l.", `{"t":"` + step + `","id":"target"`, stored}
+	return point{"HPUB wz.main.f.", `{"t":"` + step + `","id":"target"`, stored}
 }
 
 func event(state string, stored bool) point {

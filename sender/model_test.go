@@ -425,7 +425,9 @@ func (j *judge) statusesOf(s *story) {
 		if n <= last {
 			j.fault(s, "%s comes after a later status", e.State)
 		}
-		if s.final.State != schema.StateSent || s.final.sequence > e.sequence {
+		// One that ended dead may have been proven since.
+		proven := slices.ContainsFunc(s.records, func(r storedRecord) bool { return r.Step == queue.StepProof })
+		if s.final.State != schema.StateSent && !proven || s.final.sequence > e.sequence {
 			j.fault(s, "%s comes before sent", e.State)
 		}
 		last = n
