@@ -65,6 +65,16 @@ func (l *Ledger) NextParked(ctx context.Context, subject string, from uint64) (*
 	}, nil
 }
 
+// LastParked reads, through the stream's leader, the sequence of the last command
+// that is parked on the subject; 0 when there is none.
+func (l *Ledger) LastParked(ctx context.Context, subject string) (uint64, error) {
+	m, err := leaderLast(ctx, l.nc, l.Deferred(), subject)
+	if err != nil || m == nil {
+		return 0, err
+	}
+	return m.Sequence, nil
+}
+
 // StoredAfter tells, through the stream's leader, when the first message that
 // matches the filter and comes after a sequence was stored, and its sequence; 0:
 // there is none.

@@ -48,7 +48,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	}
 	// Where a command is on its way to the disk a second time, the copy that is
 	// there already has the better place.
-	if held := o.commands[c.identity()]; held != nil && !(held.shelved && f.from == sourceParked) {
+	if held := o.commands[c.identity()]; held != nil && (!held.shelved || f.from != sourceParked) {
 		f.held--
 		o.repeated(held, d, f)
 		o.fill(l) // the redelivery used up a wish

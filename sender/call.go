@@ -200,6 +200,10 @@ func (o *owner) token(ctx context.Context) error {
 			o.window.unused()
 			at, ok = o.pausedUntil, false
 		}
+		if ok && !time.Now().Before(o.leaseUntil()) { // another owner may count by now
+			o.window.unused()
+			at, ok = time.Time{}, false
+		}
 		o.mu.Unlock()
 		if ok {
 			return nil

@@ -186,6 +186,8 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 func (o *owner) openIn(ctx context.Context, before *ownership) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	ctx, stop := queue.WhileConnected(ctx, o.nc)
+	defer stop()
 	return o.open(ctx, before)
 }
 
@@ -408,10 +410,14 @@ func (o *owner) drain(ctx context.Context) {
 	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	for !o.idle() {
+	closed := o.nc.StatusChanged(nats.CLOSED)
+	defer o.nc.RemoveStatusListener(closed)
+	for !o.idle() && !o.nc.IsClosed() { // once it is, nothing can be recorded any more
 		select {
 		case <-o.drained:
 			continue
+		case <-closed:
+			return
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -573,6 +579,9 @@ func (o *owner) handOver(before *ownership) *ownership {
 	if err != nil {
 		o.log.Error().Err(err).Msg("handover_not_noted")
 		return after
+	}
+	if o.nc.IsClosed() {
+		return after // nothing can be noted any more
 	}
 	done := make(chan error, 1)
 	o.ledger.PutState(stateHandover, body, func(err error) { done <- err })

@@ -53,7 +53,7 @@ func parsePlace(text string) place {
 type park struct {
 	subject string
 	next    uint64 // sequence from which the next command is read
-	unread  uint64 // commands that are parked and not read back
+	last    uint64 // sequence of the last one that is on disk, as far as it is known
 	read    int    // those that were read back and are still on disk
 	first   place  // of the oldest unread one, as far as it is known
 	reading bool
@@ -68,10 +68,14 @@ type park struct {
 	large fifo[*command]
 }
 
+// unread reports whether commands are parked that were not read back. They are not
+// counted: a write that was repeated after a lost PubAck may be there twice.
+func (p *park) unread() bool { return p.next <= p.last }
+
 // over reports whether nothing is left. As long as a single command is on disk,
 // whatever comes later must follow it there: the next owner knows no other order.
 func (p *park) over() bool {
-	return p.unread == 0 && p.read == 0 && p.writing.len() == 0 && p.large.len() == 0 && !p.reading
+	return !p.unread() && p.read == 0 && p.writing.len() == 0 && p.large.len() == 0 && !p.reading
 }
 
 // chatRoom is how many commands a chat may hold in memory.
@@ -146,6 +150,7 @@ func (o *owner) parkCommand(ch *chat, c *command) {
 	if p == nil {
 		p = &park{
 			subject: o.topology.ParkSubject(c.kind, c.channel, ch.key),
+			next:    1,
 			first:   c.place, settled: true,
 		}
 		ch.park = p
@@ -194,10 +199,10 @@ func (o *owner) writeParked(ch *chat) {
 
 // parked lets go of a command that is durable where it was parked.
 func (o *owner) parked(p *park, c *command, seq uint64) {
-	if p.unread == 0 {
-		p.next, p.first = seq, c.place
+	if !p.unread() {
+		p.first = c.place
 	}
-	p.unread++
+	p.last = max(p.last, seq)
 	o.ackAll(c)
 	o.forget(c)
 }
@@ -218,17 +223,18 @@ func (o *owner) unpark(ch *chat) {
 	if !o.laneOpen(ch.lane) || ch.held() >= chatHoldWaiting || !o.parkSettled(ch) {
 		return
 	}
-	if p.large.len() > 0 && (p.unread == 0 || p.large.peek().place.before(p.first)) {
+	if p.large.len() > 0 && (!p.unread() || p.large.peek().place.before(p.first)) {
 		c := p.large.pop()
 		c.shelved = false
 		o.join(ch, c)
 		o.unpark(ch)
 		return
 	}
-	if p.unread == 0 {
+	if !p.unread() {
 		return // the next one is on its way to the disk
 	}
 	p.reading = true // until it has joined its chat, so that the next one follows it
+	last := p.last
 	o.later(func() {
 		d, ok := o.readParked(p)
 		if ok && d != nil {
@@ -240,7 +246,7 @@ func (o *owner) unpark(ch *chat) {
 			return
 		}
 		if d == nil { // it had ended, and its deletion came late
-			p.unread = 0
+			p.next = last + 1
 		}
 		p.reading = false
 		o.unpark(ch)
@@ -252,10 +258,14 @@ func (o *owner) unpark(ch *chat) {
 func (o *owner) receiveParked(ch *chat, d *queue.Delivery) {
 	o.mu.Lock()
 	p := ch.park
-	p.unread--
 	p.read++
 	p.next = d.Seq + 1
 	p.first = parsePlace(header(d, headerPlace))
+	for p.large.len() > 0 && p.large.peek().place.before(p.first) { // it may be the chat's next otherwise
+		c := p.large.pop()
+		c.shelved = false
+		o.join(ch, c)
+	}
 	f := ch.lane.parkFeed()
 	o.mu.Unlock()
 	o.receive(d, f, ch.lane)
@@ -374,20 +384,25 @@ func (o *owner) findParked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for subject, n := range parked {
+	for subject := range parked {
 		d, err := o.ledger.NextParked(ctx, subject, 0)
 		if err != nil {
 			return err
 		}
+		last, err := o.ledger.LastParked(ctx, subject)
+		if err != nil {
+			return err
+		}
 		if d != nil {
-			o.adoptPark(subject, n, d)
+			o.adoptPark(subject, max(last, d.Seq), d)
 		}
 	}
 	return nil
 }
 
-// adoptPark gives a chat what a former owner parked; d is the first of it.
-func (o *owner) adoptPark(subject string, n uint64, d *queue.Delivery) {
+// adoptPark gives a chat what a former owner parked: d is the first of it, and last
+// the sequence of the last.
+func (o *owner) adoptPark(subject string, last uint64, d *queue.Delivery) {
 	c := o.identify(d)
 	body, faults := schema.Decode(o.cfg.Account, c.kind, c.channel, d.Data)
 	if body.Message == nil || len(faults) > 0 {
@@ -399,7 +414,7 @@ func (o *owner) adoptPark(subject string, n uint64, d *queue.Delivery) {
 	defer o.mu.Unlock()
 	l := o.laneOf(laneKey{string(c.kind), c.channel})
 	ch := l.chatOf(chatKey(c))
-	ch.park = &park{subject: subject, next: d.Seq, unread: n, first: c.place}
+	ch.park = &park{subject: subject, next: d.Seq, last: last, first: c.place}
 	l.parks[subject] = ch
 	l.unsettled++
 }
