@@ -72,6 +72,16 @@ func (o *owner) tooLate(c *command) *outcome {
 	if out := o.tooOld(c); out != nil {
 		return out
 	}
+	if o.dropped || !time.Now().Before(o.leaseUntil()) {
+		// The claim took so long to be confirmed that another worker may own the
+		// account, for which this command is in doubt: it must not be called behind
+		// its back. If nobody does, it is free to be claimed again.
+		out := o.retry(c, &schema.Error{
+			Code: CodeLease, Class: schema.ClassRetryable, Phase: schema.PhaseNotSent,
+			Description: "the worker's lease ran out between its claim and the call",
+		}, false)
+		return &out
+	}
 	c.slot.started = true
 	return nil
 }
