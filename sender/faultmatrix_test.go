@@ -576,3 +576,38 @@ func TestStopAtEveryWrite(t *testing.T) {
 		})
 	}
 }
+
+// An owner that is frozen between its claim and the call, and wakes up when
+// another has the account, does not call any more: the command is in doubt for
+// the other one, and whatever it does next must not be overtaken.
+func TestClaimConfirmedAfterTheLeaseIsNotCalled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	frozen := new(stalled)
+	stop := r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+		if toClient {
+			return frozen.pass(toClient, frame)
+		}
+		if bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(`{"t":"claim","id":"target"`)) {
+			frozen.freeze() // the claim passes, its PubAck does not
+		}
+		return false
+	})), cfg)
+	r.event(r.send("warm", phone, "warm"), schema.StateSent) // it owns the account
+	r.send("target", phone, "target")
+	r.send("after", phone, "after")
+	cfg.Worker = "worker-2"
+	r.start(cfg)
+	r.event("target", schema.StateUnknown)
+	r.event("after", schema.StateSent)
+	frozen.thaw()
+	stop()
+	if e := r.event("target", schema.StateDead); e.Error.Class != schema.ClassUnknown {
+		t.Errorf("got %+v, want it in doubt", e.Error)
+	}
+	if r.requested("target") {
+		t.Error("the vendor got the command in doubt")
+	}
+	r.emptied()
+}
