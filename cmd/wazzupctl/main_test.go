@@ -67,9 +67,24 @@ func (o outcome) want(t *testing.T, code int, says ...string) outcome {
 
 func commands() [][]string {
 	return [][]string{
-		{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"cancel"}, {"resolve"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"},
-		{"dead", "list"}, {"dead", "show"}, {"dead", "redrive"}, {"dead", "drop"},
-		{"lanes", "list"}, {"lanes", "pause"}, {"lanes", "resume"}, {"doctor"},
+		{"dev"},
+		{"simulate"},
+		{"send"},
+		{"watch"},
+		{"trace"},
+		{"cancel"},
+		{"resolve"},
+		{"channels"},
+		{"webhook", "get"},
+		{"webhook", "set"},
+		{"dead", "list"},
+		{"dead", "show"},
+		{"dead", "redrive"},
+		{"dead", "drop"},
+		{"lanes", "list"},
+		{"lanes", "pause"},
+		{"lanes", "resume"},
+		{"doctor"},
 	}
 }
 
