@@ -40,7 +40,6 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
-	f.last = max(f.last, d.Seq)
 	if o.stopping {
 		f.held--
 		o.mu.Unlock()
@@ -51,13 +50,14 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	if held := o.commands[c.identity()]; held != nil && (!held.shelved || f.from != sourceParked) {
 		f.held--
 		o.repeated(held, d, f)
+		o.arrived(f, d.Seq)
 		o.fill(l) // the redelivery used up a wish
 		o.mu.Unlock()
 		return
 	}
 	o.commands[c.identity()] = c
-	if l.unsettled > 0 {
-		defer o.settleParks(l)
+	if out != nil || o.defers(c) { // it has no place in a chat
+		o.arrived(f, d.Seq)
 	}
 	o.mu.Unlock()
 
@@ -72,9 +72,20 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 			c.waitedForTime()
 		}
 		o.enqueue(c)
+		o.arrived(f, d.Seq)
 		o.fill(l)
 		o.pump()
 		o.mu.Unlock()
+	}
+}
+
+// arrived notes that a message is where it belongs, and not before: whatever was
+// stored earlier in its lane is known by then, so that parked commands that come
+// later may be read. The owner's mutex is held.
+func (o *owner) arrived(f *feed, seq uint64) {
+	f.last = max(f.last, seq)
+	if f.lane.unsettled > 0 {
+		o.unparkAll(f.lane)
 	}
 }
 

@@ -60,7 +60,7 @@ type feed struct {
 	source *queue.Source // nil: parked commands, which no consumer brings
 	held   int           // deliveries in hand
 
-	last uint64 // sequence of the latest delivery
+	last uint64 // sequence of the latest delivery that is where it belongs
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in

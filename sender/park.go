@@ -362,14 +362,6 @@ func (o *owner) placeAfter(stream, filter string, sequence uint64) (p place, som
 	return place{at.UnixNano(), seq}, seq > 0, err
 }
 
-// settleParks reads what may be read now that the lane has brought another
-// command.
-func (o *owner) settleParks(l *lane) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.unparkAll(l)
-}
-
 // unparkAll goes on with the lane's chats that have parked commands.
 func (o *owner) unparkAll(l *lane) {
 	for _, ch := range l.parks {
