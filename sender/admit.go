@@ -44,7 +44,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	if f.last.before(c.place) {
 		f.last = c.place
 	}
-	if o.stopping {
+	if o.stopping || f.retired {
 		f.held--
 		o.mu.Unlock()
 		return

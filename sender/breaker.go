@@ -342,3 +342,19 @@ func (b *Breakers) unlockAndTell() {
 		b.onChange(change)
 	}
 }
+
+// count adds the breakers that are not closed, by family and kind.
+func (b *Breakers) count(open map[breakerLabels]int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for family, e := range b.families {
+		if e.state != gobreaker.StateClosed {
+			open[breakerLabels{family, breakerOfFamily}]++
+		}
+	}
+	for key, e := range b.channels {
+		if e.state != gobreaker.StateClosed {
+			open[breakerLabels{key.family, breakerOfChannel}]++
+		}
+	}
+}

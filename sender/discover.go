@@ -111,6 +111,7 @@ func (o *owner) foundLane(w wantedLane, waiting uint64) bool {
 	held := 0
 	if f != nil {
 		held = f.held
+		f.lane.idleSince = time.Time{} // its backlog would only have it opened again
 	}
 	o.mu.Unlock()
 	if f != nil {
@@ -204,7 +205,7 @@ func (o *owner) laneOf(key laneKey) *lane {
 	l := o.lanes[key]
 	if l == nil {
 		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
-		l.pace.next = o.paceFrom(key, l.pace.limit)
+		l.pace.next = o.paces.from(key, l.pace.limit, time.Now())
 		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
@@ -247,12 +248,17 @@ func (o *owner) pollChannels(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-o.keys:
+			timer.Stop()
+			failures = 0
 		case <-o.polls:
 			timer.Stop()
 			if failures > 0 { // a closed account asks; do not hammer it
 				select {
 				case <-ctx.Done():
 					return
+				case <-o.keys:
+					failures = 0
 				case <-time.After(o.cfg.Backoff.Delay(failures, o.random)):
 				}
 			}
@@ -290,7 +296,9 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	o.accountAnswers()
+	o.listed = make(map[string]bool, len(channels))
 	for _, ch := range channels {
+		o.listed[ch.ChannelID] = true
 		o.channelState(ch.ChannelID, ch.State, asked)
 	}
 	o.mu.Unlock()

@@ -225,6 +225,7 @@ func (o *owner) park(l *lane, by block, now time.Time) {
 		o.shut(l, time.Now())
 		o.offer(l)
 		o.pump()
+		o.fill(l)
 	})
 }
 

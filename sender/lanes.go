@@ -40,6 +40,10 @@ type lane struct {
 	parks     map[string]*chat // chats that have parked commands, by the subject of these
 	unsettled int              // of them, those of a former owner that may not be read yet
 
+	idleSince time.Time // when it was first seen without work; zero: it was not
+	lastSeen  place     // its latest delivery then
+	dueLast   time.Time // the latest sendAt of those that it had scheduled
+
 	queued    bool        // it stands in the owner's queue of runnable lanes
 	parked    *time.Timer // until a gate of its own opens
 	parkedAt  gate
@@ -62,6 +66,7 @@ type feed struct {
 
 	last    place // of the latest delivery
 	emptied bool  // at some moment of this ownership nothing waited behind it
+	retired bool  // its consumer is gone: what still comes from it will come again through another
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in
@@ -203,10 +208,10 @@ func (l *lane) rank() int {
 	return 1
 }
 
-// fill asks for more commands where the lane has room. A lane that is closed is
-// not asked: its backlog stays on disk.
+// fill asks for more commands where the lane has room. A lane that is closed, or
+// whose breaker is open, is not asked: its backlog stays on disk.
 func (o *owner) fill(l *lane) {
-	if o.stopping || !o.laneOpen(l) {
+	if o.stopping || !o.laneOpen(l) || l.parked != nil && l.parkedAt == gateBreaker {
 		return
 	}
 	room := o.laneRoom(l)
