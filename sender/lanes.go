@@ -211,7 +211,7 @@ func (l *lane) rank() int {
 // fill asks for more commands where the lane has room. A lane that is closed, or
 // whose breaker is open, is not asked: its backlog stays on disk.
 func (o *owner) fill(l *lane) {
-	if o.stopping || !o.laneOpen(l) || l.parked != nil && l.parkedAt == gateBreaker {
+	if o.stopping || !o.laneOpen(l) || o.awaitsBreaker(l) {
 		return
 	}
 	room := o.laneRoom(l)
@@ -225,6 +225,20 @@ func (o *owner) fill(l *lane) {
 			f.source.Want(n)
 		}
 	}
+}
+
+// awaitsBreaker reports whether a breaker refuses the lane's calls. A lane that has
+// nothing to be refused is parked until the breaker may let it through, so that it
+// asks for commands then.
+func (o *owner) awaitsBreaker(l *lane) bool {
+	if l.parked != nil && l.parkedAt == gateBreaker {
+		return true
+	}
+	retryAt, blocked := o.breakers.Blocked(l.family(), l.channelID())
+	if blocked && l.parked == nil && !l.queued && l.ready.len() == 0 {
+		o.park(l, block{gateBreaker, o.whyBreaker(l), retryAt}, time.Now())
+	}
+	return blocked
 }
 
 // laneHeld is how much of its room the lane uses: what waits with its chat does
