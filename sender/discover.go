@@ -65,6 +65,7 @@ func (o *owner) discover(ctx context.Context) error {
 func (o *owner) foundAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.rounds++
 	if o.discovered {
 		return
 	}
@@ -111,7 +112,7 @@ func (o *owner) foundLane(w wantedLane, waiting uint64) bool {
 	held := 0
 	if f != nil {
 		held = f.held
-		f.lane.idleSince = time.Time{} // its backlog would only have it opened again
+		f.lane.foundIn = o.rounds + 1
 	}
 	o.mu.Unlock()
 	if f != nil {
@@ -204,7 +205,7 @@ func (o *owner) openLane(ctx context.Context, w wantedLane) error {
 func (o *owner) laneOf(key laneKey) *lane {
 	l := o.lanes[key]
 	if l == nil {
-		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
+		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}, foundIn: o.rounds + 1}
 		l.pace.next = o.paces.from(key, l.pace.limit, time.Now())
 		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
 		if key.class != classSync {

@@ -39,6 +39,18 @@ func Hasty(cfg Config, laneIdle time.Duration) Config {
 	return cfg
 }
 
+// ReceiveRetired takes in what arrives from a feed that is retired just then, and
+// returns how much of it was kept.
+func ReceiveRetired(d *queue.Delivery) int {
+	o := &owner{
+		cfg: Config{}.withDefaults(), topology: &queue.Topology{Names: queue.Names{Account: "main"}},
+		commands: make(map[identity]*command),
+	}
+	f := &feed{retired: true}
+	o.receive(d, f, &lane{})
+	return len(o.commands) + f.held
+}
+
 // Fill opens the judgement of a stream's size to tests.
 type Fill struct{ f fill }
 

@@ -42,6 +42,7 @@ type lane struct {
 
 	idleSince time.Time // when it was first seen without work; zero: it was not
 	lastSeen  place     // its latest delivery then
+	foundIn   uint64    // the last round of discovery in which a stream held commands of it
 	dueLast   time.Time // the latest sendAt of those that it had scheduled
 
 	queued    bool        // it stands in the owner's queue of runnable lanes

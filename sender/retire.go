@@ -74,7 +74,10 @@ func (o *owner) idleLong(l *lane, now time.Time) bool {
 			seen = f.last
 		}
 	}
-	if o.staysOpen(l.key) || l.busy() || seen != l.lastSeen || now.Before(l.dueLast) {
+	// A lane that is closed has its commands on disk: without it they would only
+	// have it opened again.
+	onDisk := l.foundIn >= o.rounds
+	if o.staysOpen(l.key) || l.busy() || onDisk || seen != l.lastSeen || now.Before(l.dueLast) {
 		l.idleSince, l.lastSeen = time.Time{}, seen
 		return false
 	}

@@ -114,8 +114,12 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	r.ops(schema.OpsLaneClosed)
 	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
 	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "held", phone, "x")
+	first := ""
 	r.lanes("the closed lane", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
+		if lane != nil {
+			first = lane.Name
+		}
 		return lane != nil && lane.NumPending == 1
 	})
 	// Another lane is found, used and retired meanwhile: this one is not.
@@ -124,7 +128,7 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	r.retired(schema.KindBulk, simulator.ChannelWhatsApp2)
 	r.lanes("the closed lane to be left alone", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
-		return lane != nil && lane.NumPending == 1 && lane.Delivered.Consumer == 0
+		return lane != nil && lane.Name == first && lane.NumPending == 1 && lane.Delivered.Consumer == 0
 	})
 	if n := len(r.sim.Sends()); n != 2 {
 		t.Errorf("%d requests, want none for the closed channel", n)
@@ -177,6 +181,16 @@ func TestCommandsWhileLanesRetire(t *testing.T) {
 	r.lanes("all of them to be retired", func(all map[string]*jetstream.ConsumerInfo) bool {
 		return !slices.ContainsFunc(channels, func(id string) bool { return all[laneOf(schema.KindBulk, id)] != nil })
 	})
+}
+
+// What was on its way while its lane was retired is left to the lane's next
+// consumer: it is neither kept nor acknowledged.
+func TestDeliveryOfARetiredLane(t *testing.T) {
+	t.Parallel()
+	late := &queue.Delivery{Subject: laneOf(schema.KindBulk, simulator.ChannelWhatsApp), Seq: 7, Data: []byte(`{"chatType":"whatsapp","chatId":"79998887766","text":"x"}`)}
+	if kept := sender.ReceiveRetired(late); kept != 0 {
+		t.Errorf("%d kept, want none", kept)
+	}
 }
 
 // A lane with a command that is scheduled stays until that is due, so that it
