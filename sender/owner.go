@@ -624,7 +624,11 @@ func (o *owner) inherit(note *handover, now time.Time) {
 	for _, ms := range note.Busy {
 		freed = append(freed, in(ms+longer))
 	}
-	o.window.inherit(freed, in(note.Floor))
+	floor := note.Floor
+	if floor > 0 {
+		floor += longer
+	}
+	o.window.inherit(freed, in(floor))
 	o.pausedUntil = in(note.Paused)
 	o.paces.inherit(note, now)
 }

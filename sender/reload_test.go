@@ -334,3 +334,44 @@ func TestReloadRefused(t *testing.T) {
 		t.Errorf("the refused set left changes: %+v", got)
 	}
 }
+
+// What the window has counted before a change counts after it, for the new length.
+func TestWindowKeepsWhatItCounts(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(0, 0)
+	for _, tt := range []struct {
+		name string
+		to   rate.Rate
+		want time.Duration // until the next call
+	}{
+		{"fewer", rate.Rate{N: 2, Per: time.Second}, 1300 * time.Millisecond},
+		{"longer", rate.Rate{N: 5, Per: 4 * time.Second}, 4 * time.Second},
+		{"fewer and longer", rate.Rate{N: 1, Per: 4 * time.Second}, 4400 * time.Millisecond},
+		{"shorter", rate.Rate{N: 2, Per: 700 * time.Millisecond}, time.Second},
+		{"more", rate.Rate{N: 6, Per: time.Second}, 500 * time.Millisecond},
+		{"none", rate.Rate{}, 500 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := sender.NewWindow(rate.Rate{N: 5, Per: time.Second})
+			now := start.Add(500 * time.Millisecond)
+			for i := range 5 { // the last one is answered after the change
+				w.Take(start, 1)
+				if i < 4 {
+					w.Answered(start.Add(time.Duration(i) * 100 * time.Millisecond))
+				}
+			}
+			w.Change(tt.to)
+			w.Answered(start.Add(400 * time.Millisecond))
+			for at, ok := w.Take(now, 1); !ok; at, ok = w.Take(now, 1) {
+				if !at.After(now) {
+					t.Fatalf("refused at %v until %v", now.Sub(start), at.Sub(start))
+				}
+				now = at
+			}
+			if got := now.Sub(start); got != tt.want {
+				t.Errorf("the next call may come after %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
