@@ -8,6 +8,7 @@ SHELL := bash
 
 FUZZTIME ?= 20s
 BENCHTIME ?= 1x
+RUNS ?= 50
 BENCH ?= .
 # Modules beside the one of this folder.
 MODULES := $(patsubst %/go.mod,%,$(wildcard internal/*/go.mod))
@@ -86,6 +87,10 @@ vuln: ## Look for known vulnerabilities (skipped where the database is out of re
 .PHONY: test-system
 test-system: ## Run the tests that kill, freeze and restart whole processes
 	go test -race -count=1 -timeout 20m -tags system ./internal/systemtest/...
+
+.PHONY: test-model
+test-model: ## Hold RUNS (50) random schedules to the promises; MODEL_SEED=n repeats one
+	MODEL_RUNS=$(RUNS) go test -race -count=1 -timeout 60m -run '^TestModel$$' -parallel 4 ./sender
 
 .PHONY: bench
 bench: ## Measure the worker beside a bare loop (BENCH=regexp BENCHTIME=1x)

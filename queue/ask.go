@@ -2,7 +2,10 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -81,4 +84,47 @@ func together[T any](items []T, do func(T) error) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// listSubjects lists the subjects of a stream that hold messages and match the
+// filter, with their number.
+func listSubjects(ctx context.Context, nc *nats.Conn, stream, filter string) (map[string]uint64, error) {
+	req, err := json.Marshal(map[string]any{"subjects_filter": filter})
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]uint64)
+	for {
+		var page struct {
+			Error *jetstream.APIError `json:"error"`
+			Total int                 `json:"total"`
+			State struct {
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+		}
+		err := Ask(ctx, func(ctx context.Context) error {
+			reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
+			if err != nil {
+				return err
+			}
+			page.Error = nil
+			if err := json.Unmarshal(reply.Data, &page); err != nil {
+				return err
+			}
+			if page.Error != nil {
+				return page.Error
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
+		}
+		maps.Copy(all, page.State.Subjects)
+		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
+			return all, nil
+		}
+		if req, err = json.Marshal(map[string]any{"subjects_filter": filter, "offset": len(all)}); err != nil {
+			return nil, err
+		}
+	}
 }

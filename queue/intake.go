@@ -2,10 +2,8 @@ package queue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,8 +46,6 @@ type Delivery struct {
 	Data    []byte
 	Seq     uint64    // in the stream it came from
 	Stored  time.Time // NATS's clock
-	// Last: when the server handed it over, nothing more waited behind it.
-	Last bool
 
 	nc     *nats.Conn
 	stream string // of a parked one
@@ -135,7 +131,6 @@ type Source struct {
 	in     *Intake
 	stream string
 	filter string
-	empty  bool // nothing waited when it was opened
 
 	generation int // of the consumer; changed only while resetting
 
@@ -259,13 +254,13 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	s.generation = in.serial
 	in.mu.Unlock()
 
-	name, empty, err := s.create(ctx)
+	name, err := s.create(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open lane on %s: %w", stream, err)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s.consumer, s.empty = name, empty
+	s.consumer = name
 	in.sources[s.token] = s
 	in.byName[name] = s
 	return s, nil
@@ -287,16 +282,16 @@ func (s *Source) name() string { return s.stem() + strconv.Itoa(s.generation) }
 // create makes the source's consumer, and makes it anew under another name while
 // it does not answer: the cluster then chooses another leader for it, which takes
 // less time than an election among those that are left.
-func (s *Source) create(ctx context.Context) (name string, empty bool, err error) {
+func (s *Source) create(ctx context.Context) (name string, err error) {
 	for patience := createWait; ; patience = patience * 5 / 4 {
 		err = tryOnce(ctx, patience, func(ctx context.Context) error {
-			name, empty, err = s.createNamed(ctx)
+			name, err = s.createNamed(ctx)
 			return err
 		})
 		api, refused := errors.AsType[*jetstream.APIError](err)
 		switch {
 		case err == nil, ctx.Err() != nil:
-			return name, empty, err
+			return name, err
 		case refused && api.ErrorCode == codeNotUnique:
 			// A former owner made its consumer anew before it noticed, or a try of
 			// ours was carried out after all.
@@ -310,7 +305,7 @@ func (s *Source) create(ctx context.Context) (name string, empty bool, err error
 			err = ctx.Err()
 		}
 		if err != nil {
-			return "", false, err
+			return "", err
 		}
 	}
 }
@@ -318,9 +313,9 @@ func (s *Source) create(ctx context.Context) (name string, empty bool, err error
 // createNamed makes the consumer. Its state is in the server's memory: a work
 // queue forgets what was acknowledged anyway, and consumer files would cost a
 // quarter of the server's time. In a cluster it has as many copies as its stream.
-func (s *Source) createNamed(ctx context.Context) (name string, empty bool, err error) {
+func (s *Source) createNamed(ctx context.Context) (name string, err error) {
 	name = s.name()
-	c, err := s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
+	_, err = s.in.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: s.filter,
 		AckPolicy:     jetstream.AckExplicitPolicy,
@@ -330,14 +325,8 @@ func (s *Source) createNamed(ctx context.Context) (name string, empty bool, err 
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		MemoryStorage: true,
 	})
-	if err != nil {
-		return "", false, err
-	}
-	return name, c.CachedInfo().NumPending == 0, nil
+	return name, err
 }
-
-// Empty reports whether nothing waited for the source when it was opened.
-func (s *Source) Empty() bool { return s.empty }
 
 // Stream is the stream that the source reads.
 func (s *Source) Stream() string { return s.stream }
@@ -421,7 +410,7 @@ func (in *Intake) received(m *nats.Msg) {
 	in.mu.Unlock()
 	in.handle(&Delivery{
 		Source: s, Subject: m.Subject, Header: m.Header, Data: m.Data,
-		Seq: meta.streamSeq, Stored: meta.stored, Last: meta.pending == 0, nc: in.nc, reply: m.Reply,
+		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply,
 	})
 }
 
@@ -513,7 +502,7 @@ func (in *Intake) renew(s *Source, old string) (name string, err error) {
 		return "", ErrFenced
 	}
 	in.abandon(ctx, s.stream, old)
-	name, _, err = s.create(ctx)
+	name, err = s.create(ctx)
 	return name, err
 }
 
@@ -539,44 +528,7 @@ func (in *Intake) resume(s *Source, name string) bool {
 // Waiting lists the subjects of a stream that hold messages, with their number.
 // It is a server-side listing: 1,000 subjects take about 2 ms.
 func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[string]uint64, error) {
-	req, err := json.Marshal(map[string]any{"subjects_filter": filter})
-	if err != nil {
-		return nil, err
-	}
-	all := make(map[string]uint64)
-	for {
-		var page struct {
-			Error *jetstream.APIError `json:"error"`
-			Total int                 `json:"total"`
-			State struct {
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
-		}
-		err := Ask(ctx, func(ctx context.Context) error {
-			reply, err := in.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
-			if err != nil {
-				return err
-			}
-			page.Error = nil
-			if err := json.Unmarshal(reply.Data, &page); err != nil {
-				return err
-			}
-			if page.Error != nil {
-				return page.Error
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
-		}
-		maps.Copy(all, page.State.Subjects)
-		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
-			return all, nil
-		}
-		if req, err = json.Marshal(map[string]any{"subjects_filter": filter, "offset": len(all)}); err != nil {
-			return nil, err
-		}
-	}
+	return listSubjects(ctx, in.nc, stream, filter)
 }
 
 // Check is the watchdog: the owner tells how many messages the server holds for
@@ -623,7 +575,6 @@ type ackReply struct {
 	streamSeq   uint64
 	consumerSeq uint64
 	stored      time.Time
-	pending     uint64
 }
 
 // parseAckReply reads the acknowledgement subject of a delivery,
@@ -640,11 +591,8 @@ func parseAckReply(reply string) (ackReply, error) {
 	streamSeq, err1 := strconv.ParseUint(tokens[5], 10, 64)
 	consumerSeq, err2 := strconv.ParseUint(tokens[6], 10, 64)
 	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
-	pending, err4 := strconv.ParseUint(tokens[8], 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return ackReply{}, fmt.Errorf("acknowledgement subject: %w", err)
 	}
-	return ackReply{
-		consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos), pending: pending,
-	}, nil
+	return ackReply{consumer: tokens[3], streamSeq: streamSeq, consumerSeq: consumerSeq, stored: time.Unix(0, nanos)}, nil
 }

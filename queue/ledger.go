@@ -306,11 +306,12 @@ func (l *Ledger) Publish(e Event, done func(err error)) {
 	})
 }
 
-// PutState stores what must outlive the owner, under StateSubject(tokens).
-func (l *Ledger) PutState(tokens string, body []byte, done func(err error)) {
+// PutState stores what must outlive the owner, under StateSubject(key). done gets
+// ErrFenced when the epoch is over: a former owner's word does not count.
+func (l *Ledger) PutState(key string, body []byte, done func(err error)) {
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.StateSubject(tokens), Data: body},
+		msg:     &nats.Msg{Subject: l.StateWrite(l.Epoch, key), Data: body},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
@@ -450,8 +451,8 @@ func (l *Ledger) Any(ctx context.Context, subject string) (bool, error) {
 }
 
 // LastState reads what PutState stored last; nil when there is nothing.
-func (l *Ledger) LastState(ctx context.Context, tokens string) ([]byte, error) {
-	m, err := leaderLast(ctx, l.nc, l.Records(), l.StateSubject(tokens))
+func (l *Ledger) LastState(ctx context.Context, key string) ([]byte, error) {
+	m, err := leaderLast(ctx, l.nc, l.Records(), l.StateSubject(key))
 	if err != nil || m == nil {
 		return nil, err
 	}

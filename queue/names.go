@@ -37,7 +37,7 @@ func (o Origin) LedgerKey() string {
 // LedgerWrite is where the owner of an epoch publishes a command's record. The
 // stream lists the subjects of one epoch only, which is what fences the others,
 // and stores the record under LedgerSubject.
-func (n Names) LedgerWrite(epoch, key string) string { return n.internal("l") + epoch + "." + key }
+func (n Names) LedgerWrite(epoch, key string) string { return n.internal("f") + epoch + ".l." + key }
 
 // LedgerSubject is where the records of a ledger key are stored.
 func (n Names) LedgerSubject(key string) string { return n.internal("l") + key }
@@ -61,9 +61,22 @@ func (n Names) DoubtSubject(key DoubtKey) string { return n.internal("g") + key.
 // DoubtFilter matches every DoubtSubject.
 func (n Names) DoubtFilter() string { return n.internal("g") + "*" }
 
-// StateSubject is where an owner keeps what must outlive it: lane states, pauses,
-// the hand-over note. Only the last message of each counts.
-func (n Names) StateSubject(tokens string) string { return n.internal("s") + tokens }
+// StateWrite is where the owner of an epoch publishes what must outlive it; it is
+// fenced like LedgerWrite, and stored under StateSubject.
+func (n Names) StateWrite(epoch, key string) string { return n.internal("f") + epoch + ".s." + key }
+
+// StateSubject is where an owner's notes are kept, such as the hand-over. Only the last message of each counts. key is one token.
+func (n Names) StateSubject(key string) string { return n.internal("s") + key }
+
+// GateWrite is where the owner of an epoch publishes what it knows of a channel's
+// or the account's gate; it is fenced like LedgerWrite, and stored under GateSubject.
+func (n Names) GateWrite(epoch, key string) string { return n.internal("f") + epoch + ".c." + key }
+
+// GateSubject is where the last word about a gate is kept.
+func (n Names) GateSubject(key string) string { return n.internal("c") + key }
+
+// GateFilter matches every GateSubject.
+func (n Names) GateFilter() string { return n.internal("c") + "*" }
 
 // DueSubject is where a deferred command appears when its time has come.
 func (n Names) DueSubject(kind schema.Kind, channelID string) string {
@@ -88,4 +101,5 @@ func (n Names) DeadFilter() string { return n.internal("dead") + "*" }
 // NoEpoch stands in the records stream's subjects until the first owner.
 const NoEpoch = "0"
 
-func (n Names) ledgerOfEpoch(epoch string) string { return n.internal("l") + epoch + ".*" }
+// fencedOfEpoch matches what only the owner of an epoch may write: <family>.<key>.
+func (n Names) fencedOfEpoch(epoch string) string { return n.internal("f") + epoch + ".*.*" }

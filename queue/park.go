@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -62,6 +63,30 @@ func (l *Ledger) NextParked(ctx context.Context, subject string, from uint64) (*
 		Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time,
 		nc: l.nc, stream: l.Deferred(),
 	}, nil
+}
+
+// LastParked reads, through the stream's leader, the sequence of the last command
+// that is parked on the subject; 0 when there is none.
+func (l *Ledger) LastParked(ctx context.Context, subject string) (uint64, error) {
+	m, err := leaderLast(ctx, l.nc, l.Deferred(), subject)
+	if err != nil || m == nil {
+		return 0, err
+	}
+	return m.Sequence, nil
+}
+
+// StoredAfter tells, through the stream's leader, when the first message that
+// matches the filter and comes after a sequence was stored, and its sequence; 0:
+// there is none.
+func (l *Ledger) StoredAfter(ctx context.Context, stream, filter string, sequence uint64) (time.Time, uint64, error) {
+	m, err := leaderGet(ctx, l.nc, stream, msgGet{NextFor: filter, Seq: sequence + 1})
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("look behind a message of %s: %w", stream, err)
+	}
+	if m == nil {
+		return time.Time{}, 0, nil
+	}
+	return m.Time, m.Sequence, nil
 }
 
 // Unpark deletes a parked command, through any failure that may pass. It returns

@@ -173,14 +173,14 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			Name:        t.Records(),
 			Description: "wazzup-relay: ledger, index and events of account " + t.Account,
 			Subjects: []string{
-				t.ledgerOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.DoubtFilter(), t.StateSubject(">"),
+				t.fencedOfEpoch(epoch), t.IndexFilter(), t.LateFilter(), t.DoubtFilter(),
 				schema.EventSubjects(t.Account),
 			},
 			// The epoch is in the subject only to be refused when it is over;
 			// what is stored is one subject a command.
 			SubjectTransform: &jetstream.SubjectTransformConfig{
-				Source:      t.internal("l") + "*.*",
-				Destination: t.internal("l") + "{{wildcard(2)}}",
+				Source:      t.internal("f") + "*.*.*",
+				Destination: t.internal("{{wildcard(2)}}") + "{{wildcard(3)}}",
 			},
 			Retention:   jetstream.LimitsPolicy,
 			Discard:     jetstream.DiscardNew,
@@ -235,11 +235,11 @@ func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint
 	if err != nil {
 		return "", 0, fmt.Errorf("read epoch of %s: %w", t.Account, err)
 	}
-	prefix := t.internal("l")
+	prefix := t.internal("f")
 	for _, subject := range info.Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {
-			return strings.TrimSuffix(rest, ".*"), info.State.LastSeq, nil
+			return strings.TrimSuffix(rest, ".*.*"), info.State.LastSeq, nil
 		}
 	}
-	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no ledger subject", t.Account, t.Records())
+	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no fenced subject", t.Account, t.Records())
 }

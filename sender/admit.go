@@ -40,10 +40,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
-	f.emptied = f.emptied || d.Last
-	if f.last.before(c.place) {
-		f.last = c.place
-	}
+	f.last = max(f.last, d.Seq)
 	if o.stopping || f.retired {
 		f.held--
 		o.mu.Unlock()
@@ -51,7 +48,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 	}
 	// Where a command is on its way to the disk a second time, the copy that is
 	// there already has the better place.
-	if held := o.commands[c.identity()]; held != nil && !(held.shelved && f.from == sourceParked) {
+	if held := o.commands[c.identity()]; held != nil && (!held.shelved || f.from != sourceParked) {
 		f.held--
 		o.repeated(held, d, f)
 		o.fill(l) // the redelivery used up a wish

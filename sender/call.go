@@ -105,6 +105,9 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict) {
 			c.lane.channel.refusals = 0
 		}
 	}
+	if v.SpamBrake {
+		o.ratedAsSpam(c.channelID())
+	}
 	if v.OpsUnknownCode {
 		o.ops(schema.OpsVendorUnknownCode, c.channelID(), ErrorCode(a), "")
 	}
@@ -196,6 +199,10 @@ func (o *owner) token(ctx context.Context) error {
 		if o.pausedUntil.After(time.Now()) && ok {
 			o.window.unused()
 			at, ok = o.pausedUntil, false
+		}
+		if ok && !time.Now().Before(o.leaseUntil()) { // another owner may count by now
+			o.window.unused()
+			at, ok = time.Time{}, false
 		}
 		o.mu.Unlock()
 		if ok {

@@ -234,10 +234,10 @@ func TestCancelOutlivesItsOwner(t *testing.T) {
 	cfg := r.config()
 	cfg.ReconcileWait = time.Minute
 	r.loseFirst("w00000")
-	r.loadChat("w", waitingChat, 100)
+	r.loadChat("w", 100)
 	first := r.startDoomed(cfg)
 	r.event("w00000", schema.StateUnknown)
-	r.emptiedBut(20)
+	r.parked()
 	for _, id := range []string{"w00002", "w00099"} {
 		if got := r.cancel(id); got.Code != "" {
 			t.Errorf("%s: got %s %+v, want success", id, got.Code, got)
@@ -245,11 +245,11 @@ func TestCancelOutlivesItsOwner(t *testing.T) {
 	}
 	first.die()
 	r.start(cfg)
-	r.prove("w00000")
+	r.prove()
 	r.finals(100)
 	r.event("w00002", schema.StateCancelled)
 	r.event("w00099", schema.StateCancelled)
-	r.inOrder(waitingChat, 98)
+	r.inOrder(98)
 	r.emptied()
 	r.deferredEmptied()
 }

@@ -74,6 +74,7 @@ const (
 	CodeBadAnswer  = "BAD_ANSWER"
 	CodeKey        = "KEY_UNUSABLE" // there is no API key that a header can carry
 	CodeRequest    = "ID_UNUSABLE"  // an entity's id that a path cannot carry
+	CodeLease      = "LEASE_OVER"   // the worker may not own the account any more
 	httpCodePrefix = "HTTP_"
 	lateCodePrefix = "STATUS_"
 )

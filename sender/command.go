@@ -56,6 +56,8 @@ type command struct {
 	// lookedFirst: that was done.
 	lookedFirst bool
 
+	messageID string // of its end, once that is durable: statuses wait until it is told
+
 	// The present attempt.
 	slot      *slot
 	calling   bool

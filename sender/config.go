@@ -34,6 +34,9 @@ const (
 	DefaultTimeout       = 20 * time.Second
 	DefaultReconcileWait = 2 * time.Minute
 	DefaultChannelsPoll  = time.Minute
+	DefaultFloodPause    = time.Hour
+	DefaultSpamLimit     = 3
+	DefaultSpamWindow    = time.Hour
 	DefaultStatusWait    = 10 * time.Minute
 )
 
@@ -56,6 +59,9 @@ type Config struct {
 	Evidence      Evidence
 	ReconcileWait time.Duration // how long an unknown waits for evidence
 	ChannelsPoll  time.Duration // how often the channel list is read
+	FloodPause    time.Duration // how long a channel's bulk class pauses after the vendor broke it off
+	SpamLimit     int           // so many messages rated as spam within SpamWindow stop a channel's bulk class; negative: never
+	SpamWindow    time.Duration
 	StatusWait    time.Duration // how long a status is kept whose message is not known yet
 
 	Limits queue.Limits
@@ -101,6 +107,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StatusWait == 0 {
 		c.StatusWait = DefaultStatusWait
+	}
+	if c.FloodPause == 0 {
+		c.FloodPause = DefaultFloodPause
+	}
+	if c.SpamLimit == 0 {
+		c.SpamLimit = DefaultSpamLimit
+	}
+	if c.SpamWindow == 0 {
+		c.SpamWindow = DefaultSpamWindow
 	}
 	if c.Limits.Retention == 0 {
 		c.Limits.Retention = queue.DefaultRetention

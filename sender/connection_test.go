@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -126,9 +127,9 @@ func readFrame(r *bufio.Reader) ([]byte, error) {
 func TestConnectionBreaksAtEveryWrite(t *testing.T) {
 	t.Parallel()
 	writes := []struct{ name, subject, text string }{
-		{"claim", "HPUB wz.main.l.", `{"t":"claim"`},
+		{"claim", "HPUB wz.main.f.", `{"t":"claim"`},
 		{"index", "PUB wz.main.x.", ""},
-		{"final", "HPUB wz.main.l.", `{"t":"final"`},
+		{"final", "HPUB wz.main.f.", `{"t":"final"`},
 		{"event", "HPUB wazzup.main.evt.command.sent.", ""},
 		{"ack", "PUB $JS.ACK.wazzup-main-commands.", "+ACK"},
 	}

@@ -66,12 +66,11 @@ func (o *owner) foundAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rounds++
-	if o.discovered {
-		return
-	}
 	o.discovered = true
 	for _, l := range o.lanes {
-		o.unparkAll(l)
+		if l.unsettled > 0 {
+			o.unparkAll(l)
+		}
 	}
 }
 
@@ -175,16 +174,7 @@ func (o *owner) openLane(ctx context.Context, w wantedLane) error {
 	if known {
 		return nil
 	}
-	stream := o.topology.Commands()
-	var filter string
-	switch {
-	case from == sourceDue:
-		stream, filter = o.topology.Deferred(), o.dueSubject(key)
-	case key.class == classSync:
-		filter = schema.SyncSubject(o.cfg.Account, schema.Entity(key.channel), "*")
-	default:
-		filter = schema.SendSubject(o.cfg.Account, schema.Kind(key.class), key.channel)
-	}
+	stream, filter := o.sourceOf(w)
 	source, err := o.intake.Open(ctx, stream, filter)
 	if err != nil {
 		return err
@@ -192,12 +182,22 @@ func (o *owner) openLane(ctx context.Context, w wantedLane) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l = o.laneOf(key)
-	f := &feed{from: from, source: source, lane: l, emptied: source.Empty()}
+	f := &feed{from: from, source: source, lane: l}
 	l.feeds = append(l.feeds, f)
 	o.feeds[source] = f
 	o.fill(l)
-	o.unparkAll(l)
 	return nil
+}
+
+// sourceOf is where the commands of a lane's source are stored.
+func (o *owner) sourceOf(w wantedLane) (stream, filter string) {
+	switch {
+	case w.from == sourceDue:
+		return o.topology.Deferred(), o.dueSubject(w.key)
+	case w.key.class == classSync:
+		return o.topology.Commands(), schema.SyncSubject(o.cfg.Account, schema.Entity(w.key.channel), "*")
+	}
+	return o.topology.Commands(), schema.SendSubject(o.cfg.Account, schema.Kind(w.key.class), w.key.channel)
 }
 
 // laneOf is the lane with the key, made where it is missing. The owner's mutex is

@@ -591,6 +591,7 @@ func (o *owner) unresolved(c *command) outcome {
 	d := c.doubt
 	e := *d.err
 	if c.body.Message.OnUnknown == schema.OnUnknownResend {
+		c.doubted = true
 		return o.retry(c, &e, true)
 	}
 	e.Reason = d.reason

@@ -19,7 +19,8 @@ type closure struct {
 	since   time.Time
 	began   time.Time // of the first of several words that closed it
 	opensOn string
-	probe   *time.Timer // opens it for a try; nil: only an event does
+	probing bool        // it is also opened for a try, after a while
+	probe   *time.Timer // until then
 	// notBefore: what would open it does so no earlier.
 	notBefore time.Time
 }
@@ -33,7 +34,22 @@ type channelGate struct {
 	refusals int // in a row, each doubling the wait before the next try
 	flight   int // attempts of all its lanes that hold a slot
 
+	paused map[string]*pause // by class
+	spam   []time.Time       // when messages of it were rated as spam, within the window
+	// trying: it was opened for a try, and has not been proven well: one call at a time.
+	trying bool
+
+	keeper     keeper
 	lastClosed closedSpan
+	lastPaused map[string]closedSpan // by class
+}
+
+// pauseOf is what pauses a lane; nil: nothing does.
+func (l *lane) pauseOf() *pause {
+	if l.channel == nil {
+		return nil
+	}
+	return l.channel.paused[l.key.class]
 }
 
 // soft reports whether a channel in this state may come back without a word.
@@ -42,7 +58,7 @@ func soft(state string) bool {
 }
 
 func (o *owner) laneOpen(l *lane) bool {
-	return !o.stopping && o.closed == nil && (l.channel == nil || l.channel.closed == nil)
+	return !o.stopping && o.closed == nil && (l.channel == nil || l.channel.closed == nil) && l.pauseOf() == nil
 }
 
 // pump starts attempts while slots, tokens and lanes allow. It is called whenever
@@ -66,7 +82,7 @@ func (o *owner) pumpRank(rank int, now time.Time) {
 		o.lines[rank].stand(gateNone, "", now)
 		l := q.pop()
 		l.leave(now)
-		if l.ready.len() == 0 || !o.laneOpen(l) {
+		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 {
 			continue
 		}
 		if o.overShare(l) && o.othersWant(l) {
@@ -212,6 +228,19 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	}
 	o.count(c.lane, -1)
 	s.breaker(called, v)
+	if g := c.lane.channel; g != nil && g.trying {
+		g.trying = !called // the answer, whatever it was but a closing, shows that it is well
+		o.offerChannel(g)
+	}
+}
+
+// offerChannel has the channel's lanes stand in line, if they may.
+func (o *owner) offerChannel(g *channelGate) {
+	for _, l := range o.lanes {
+		if l.channel == g {
+			o.offer(l)
+		}
+	}
 }
 
 // park takes a lane out of the line until one of its own gates opens.
@@ -273,20 +302,35 @@ func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool, a
 	if told {
 		began = g.closed.began
 	}
-	g.closed = &closure{code: code, since: at, began: began, opensOn: opensOn}
+	news := !told || g.closed.code != code || g.closed.probing != probe
+	g.closed = &closure{code: code, since: at, began: began, opensOn: opensOn, probing: probe}
+	g.trying = false
 	o.shutAll(g)
-	if probe {
-		wait := o.cfg.Backoff.Delay(g.refusals, o.random)
-		g.closed.probe = time.AfterFunc(wait, func() {
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			o.openChannel(g, "try")
-		})
-	}
-	if !told {
-		o.ops(schema.OpsLaneClosed, g.id, code, opensOn)
+	o.probeLater(g)
+	switch {
+	case !told:
+		o.keepGate(&g.keeper, func() { o.ops(schema.OpsLaneClosed, g.id, code, opensOn) })
+	case news:
+		o.keepGate(&g.keeper, nil)
 	}
 }
+
+// probeLater opens a channel for a try after a while, if what closed it may pass
+// without a word.
+func (o *owner) probeLater(g *channelGate) {
+	if !g.closed.probing {
+		return
+	}
+	wait := o.cfg.Backoff.Delay(max(g.refusals, 1), o.random)
+	g.closed.probe = time.AfterFunc(wait, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.openChannel(g, openedByTry)
+	})
+}
+
+// openedByTry is why a channel opens that nobody has called well.
+const openedByTry = "try"
 
 func (o *owner) openChannel(g *channelGate, why string) {
 	if g.closed == nil || o.stopping {
@@ -297,8 +341,9 @@ func (o *owner) openChannel(g *channelGate, why string) {
 	}
 	g.lastClosed = g.closed.span()
 	g.closed = nil
+	g.trying = why == openedByTry
 	o.shutAll(g)
-	o.ops(schema.OpsLaneOpened, g.id, why, "")
+	o.keepGate(&g.keeper, func() { o.ops(schema.OpsLaneOpened, g.id, why, "") })
 	for _, l := range o.lanes {
 		if l.channel == g {
 			o.laneOpened(l)
@@ -349,6 +394,7 @@ func (o *owner) channel(id string) *channelGate {
 	g := o.channels[id]
 	if g == nil {
 		g = &channelGate{id: id}
+		g.keeper.record = g.record
 		o.channels[id] = g
 	}
 	return g
@@ -367,7 +413,8 @@ func (o *owner) closeAccount(code string) {
 	if o.refusals++; o.refusals > 1 {
 		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
 	}
-	o.ops(schema.OpsAccountClosed, "", code, o.closed.opensOn)
+	opensOn := o.closed.opensOn
+	o.keepGate(&o.keeper, func() { o.ops(schema.OpsAccountClosed, "", code, opensOn) })
 	o.pollSoon()
 }
 
@@ -397,7 +444,7 @@ func (o *owner) openAccount() {
 	o.lastClosed = o.closed.span()
 	o.closed = nil
 	o.shutAll(nil)
-	o.ops(schema.OpsAccountOpened, "", "channel list read", "")
+	o.keepGate(&o.keeper, func() { o.ops(schema.OpsAccountOpened, "", "channel list read", "") })
 	for _, l := range o.lanes {
 		o.laneOpened(l)
 	}
@@ -420,6 +467,7 @@ func (o *owner) pauseAccount(a wazzup.Answer) time.Time {
 	}
 	if until := time.Now().Add(pause); until.After(o.pausedUntil) {
 		o.pausedUntil = until
+		o.keepGate(&o.keeper, nil)
 	}
 	o.wakeAt(o.pausedUntil)
 	return o.pausedUntil

@@ -25,7 +25,7 @@ func newGauges(m metric.Meter) (gauges, error) {
 	g := gauges{meter: m}
 	var errs [6]error
 	g.lanes, errs[0] = m.Int64ObservableGauge("wazzup.lanes",
-		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word, or paused by an operator or the brake."))
+		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, or paused by an operator or the brake."))
 	g.breakers, errs[1] = m.Int64ObservableGauge("wazzup.breakers.open",
 		metric.WithDescription("Breakers that are open or let only probes through, by family of calls and kind: one channel's, or the family's own."))
 	g.flight, errs[2] = m.Int64ObservableGauge("wazzup.calls.inflight",
@@ -38,15 +38,6 @@ func newGauges(m metric.Meter) (gauges, error) {
 		metric.WithDescription("How full the account's streams are, 1 being the byte limit, by account and stream; 0 where another worker owns it."))
 	return g, errors.Join(errs[:]...)
 }
-
-// laneState is a lane's state as its metric names it.
-type laneState string
-
-const (
-	laneIsOpen   laneState = "open"
-	laneIsClosed laneState = "closed"
-	laneIsPaused laneState = "paused"
-)
 
 // breakerKind tells whose breaker it is.
 type breakerKind string
@@ -69,7 +60,7 @@ const (
 
 // reading is one look at all owners. Its maps have every label from the start.
 type reading struct {
-	lanes    map[laneState]int64
+	lanes    map[string]int64 // by state
 	breakers map[breakerLabels]int64
 	flight   map[string]int64 // by class
 	closed   int64
@@ -79,7 +70,7 @@ type reading struct {
 
 func newReading() *reading {
 	r := &reading{
-		lanes:    map[laneState]int64{laneIsOpen: 0, laneIsClosed: 0, laneIsPaused: 0},
+		lanes:    map[string]int64{laneStateOpen: 0, laneStateClosed: 0, laneStatePaused: 0},
 		breakers: make(map[breakerLabels]int64),
 		flight:   map[string]int64{classSend: 0, classBulk: 0, classSync: 0},
 		commands: map[string]int64{heldInHand: 0, heldOnDisk: 0},
@@ -121,7 +112,7 @@ func (s *metrics) observe(w *Worker) (end func()) {
 
 func (g *gauges) tell(to metric.Observer, r *reading) {
 	for state, n := range r.lanes {
-		to.ObserveInt64(g.lanes, n, metric.WithAttributes(attribute.String("state", string(state))))
+		to.ObserveInt64(g.lanes, n, metric.WithAttributes(attribute.String("state", state)))
 	}
 	for b, n := range r.breakers {
 		to.ObserveInt64(g.breakers, n, metric.WithAttributes(
@@ -159,15 +150,13 @@ func (o *owner) read(r *reading) {
 	for _, l := range o.lanes {
 		r.lanes[o.laneState(l)]++
 		r.flight[l.key.class] += int64(l.flight)
-		for _, ch := range l.parks {
-			r.commands[heldOnDisk] += int64(ch.park.unread) + int64(ch.park.read) //nolint:gosec // a stream holds fewer than 2^63 messages
-		}
 	}
 	o.breakers.count(r.breakers)
 	if o.closed != nil {
 		r.closed++
 	}
 	r.commands[heldInHand] += int64(len(o.commands))
+	r.commands[heldOnDisk] += o.onDisk
 	var fills [4]float64
 	for i := range o.fills {
 		fills[i] = o.fills[i].ratio()
@@ -175,9 +164,16 @@ func (o *owner) read(r *reading) {
 	r.fill[o.cfg.Account] = fills
 }
 
-func (o *owner) laneState(l *lane) laneState {
-	if o.closed != nil || l.channel != nil && l.channel.closed != nil {
-		return laneIsClosed
+// laneState is as `lanes.list` tells it.
+func (o *owner) laneState(l *lane) string {
+	_, broken := o.breakers.Blocked(l.family(), l.channelID())
+	switch {
+	case o.closed != nil, l.channel != nil && l.channel.closed != nil:
+		return laneStateClosed
+	case l.pauseOf() != nil:
+		return laneStatePaused
+	case broken:
+		return laneStateClosed
 	}
-	return laneIsOpen
+	return laneStateOpen
 }

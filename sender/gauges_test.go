@@ -113,6 +113,15 @@ func TestGauges(t *testing.T) {
 	})
 	r.channelEvent(simulator.StateActive)
 	until(t, reader, "no closed lane", func(s series) bool { return s["wazzup.lanes closed"] == 0 })
+	body := fmt.Sprintf(`{"channelId":%q,"class":"send"}`, simulator.ChannelWhatsApp2)
+	if _, err := r.request("lane.pause", body); err != nil {
+		t.Fatal(err)
+	}
+	until(t, reader, "a paused lane", func(s series) bool { return s["wazzup.lanes paused"] == 1 && s["wazzup.lanes closed"] == 0 })
+	if _, err := r.request("lane.resume", body); err != nil {
+		t.Fatal(err)
+	}
+	until(t, reader, "no paused lane", func(s series) bool { return s["wazzup.lanes paused"] == 0 })
 
 	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); err != nil {
 		t.Fatal(err)

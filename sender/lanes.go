@@ -41,7 +41,7 @@ type lane struct {
 	unsettled int              // of them, those of a former owner that may not be read yet
 
 	idleSince time.Time // when it was first seen without work; zero: it was not
-	lastSeen  place     // its latest delivery then
+	lastSeen  uint64    // the sum of its feeds' sequences then
 	foundIn   uint64    // the last round of discovery in which a stream held commands of it
 	dueLast   time.Time // the latest sendAt of those that it had scheduled
 
@@ -65,9 +65,8 @@ type feed struct {
 	source *queue.Source // nil: parked commands, which no consumer brings
 	held   int           // deliveries in hand
 
-	last    place // of the latest delivery
-	emptied bool  // at some moment of this ownership nothing waited behind it
-	retired bool  // its consumer is gone: what still comes from it will come again through another
+	last    uint64 // sequence of the latest delivery
+	retired bool   // its consumer is gone: what still comes from it will come again through another
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in

@@ -84,6 +84,7 @@ type owner struct {
 	lanes        map[laneKey]*lane
 	listed       map[string]bool // channels of the last channel list
 	fills        [4]fill         // by stream
+	onDisk       int64           // parked commands, when they were last counted
 	channels     map[string]*channelGate
 	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
 	lines        [2]gateClock   // by rank: where those lanes stand
@@ -106,7 +107,8 @@ type owner struct {
 	otherFlight  int // of them, not transactional
 	closed       *closure
 	lastClosed   closedSpan
-	refusals     int // of the account, in a row
+	refusals     int    // of the account, in a row
+	keeper       keeper // of the account's gate
 	replay       map[string]channelWord
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
@@ -155,6 +157,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 
 		noncePrefix: nuid.Next()[12:],
 	}
+	o.keeper.record = o.accountRecord
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())
@@ -187,6 +190,8 @@ func (o *owner) run(ctx context.Context, before *ownership) (*ownership, error) 
 func (o *owner) openIn(ctx context.Context, before *ownership) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	ctx, stop := queue.WhileConnected(ctx, o.nc)
+	defer stop()
 	return o.open(ctx, before)
 }
 
@@ -220,6 +225,9 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 		}
 	}
 	if err := o.takeWindow(ctx, raised.Before, before); err != nil {
+		return err
+	}
+	if err := o.loadGates(ctx); err != nil {
 		return err
 	}
 	if err := o.watch(ctx); err != nil {
@@ -257,6 +265,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
+	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
@@ -407,10 +416,14 @@ func (o *owner) drain(ctx context.Context) {
 	}
 	patience := time.AfterFunc(o.cfg.Timeout, o.cancelCall)
 	defer patience.Stop()
-	for !o.idle() {
+	closed := o.nc.StatusChanged(nats.CLOSED)
+	defer o.nc.RemoveStatusListener(closed)
+	for !o.idle() && !o.nc.IsClosed() { // once it is, nothing can be recorded any more
 		select {
 		case <-o.drained:
 			continue
+		case <-closed:
+			return
 		case <-time.After(o.cfg.Timeout + settleGrace):
 		}
 		if ctx.Err() != nil || o.nc.IsConnected() {
@@ -473,6 +486,11 @@ func (o *owner) stopTimers() {
 	for _, g := range o.channels {
 		if g.closed != nil && g.closed.probe != nil {
 			g.closed.probe.Stop()
+		}
+		for _, p := range g.paused {
+			if p.timer != nil {
+				p.timer.Stop()
+			}
 		}
 	}
 	for _, timer := range o.lookTimer {
@@ -563,6 +581,9 @@ func (o *owner) handOver(before *ownership) *ownership {
 	if err != nil {
 		o.log.Error().Err(err).Msg("handover_not_noted")
 		return after
+	}
+	if o.nc.IsClosed() {
+		return after // nothing can be noted any more
 	}
 	done := make(chan error, 1)
 	o.ledger.PutState(stateHandover, body, func(err error) { done <- err })

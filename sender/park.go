@@ -53,7 +53,7 @@ func parsePlace(text string) place {
 type park struct {
 	subject string
 	next    uint64 // sequence from which the next command is read
-	unread  uint64 // commands that are parked and not read back
+	last    uint64 // sequence of the last one that is on disk, as far as it is known
 	read    int    // those that were read back and are still on disk
 	first   place  // of the oldest unread one, as far as it is known
 	reading bool
@@ -61,16 +61,21 @@ type park struct {
 	// that the first of them may follow what the chat holds. It always is, but
 	// after an owner took over.
 	settled bool
+	asking  bool           // whether it is settled is being asked
 	writing fifo[*command] // on their way to the disk, one at a time
 	// large holds those that the disk does not take, too large with our headers or
 	// for want of room: they stay in hand, in order with the others.
 	large fifo[*command]
 }
 
+// unread reports whether commands are parked that were not read back. They are not
+// counted: a write that was repeated after a lost PubAck may be there twice.
+func (p *park) unread() bool { return p.next <= p.last }
+
 // over reports whether nothing is left. As long as a single command is on disk,
 // whatever comes later must follow it there: the next owner knows no other order.
 func (p *park) over() bool {
-	return p.unread == 0 && p.read == 0 && p.writing.len() == 0 && p.large.len() == 0 && !p.reading
+	return !p.unread() && p.read == 0 && p.writing.len() == 0 && p.large.len() == 0 && !p.reading
 }
 
 // chatRoom is how many commands a chat may hold in memory.
@@ -145,6 +150,7 @@ func (o *owner) parkCommand(ch *chat, c *command) {
 	if p == nil {
 		p = &park{
 			subject: o.topology.ParkSubject(c.kind, c.channel, ch.key),
+			next:    1,
 			first:   c.place, settled: true,
 		}
 		ch.park = p
@@ -193,10 +199,10 @@ func (o *owner) writeParked(ch *chat) {
 
 // parked lets go of a command that is durable where it was parked.
 func (o *owner) parked(p *park, c *command, seq uint64) {
-	if p.unread == 0 {
-		p.next, p.first = seq, c.place
+	if !p.unread() {
+		p.first = c.place
 	}
-	p.unread++
+	p.last = max(p.last, seq)
 	o.ackAll(c)
 	o.forget(c)
 }
@@ -217,17 +223,18 @@ func (o *owner) unpark(ch *chat) {
 	if !o.laneOpen(ch.lane) || ch.held() >= chatHoldWaiting || !o.parkSettled(ch) {
 		return
 	}
-	if p.large.len() > 0 && (p.unread == 0 || p.large.peek().place.before(p.first)) {
+	if p.large.len() > 0 && (!p.unread() || p.large.peek().place.before(p.first)) {
 		c := p.large.pop()
 		c.shelved = false
 		o.join(ch, c)
 		o.unpark(ch)
 		return
 	}
-	if p.unread == 0 {
+	if !p.unread() {
 		return // the next one is on its way to the disk
 	}
 	p.reading = true // until it has joined its chat, so that the next one follows it
+	last := p.last
 	o.later(func() {
 		d, ok := o.readParked(p)
 		if ok && d != nil {
@@ -239,7 +246,7 @@ func (o *owner) unpark(ch *chat) {
 			return
 		}
 		if d == nil { // it had ended, and its deletion came late
-			p.unread = 0
+			p.next = last + 1
 		}
 		p.reading = false
 		o.unpark(ch)
@@ -251,10 +258,14 @@ func (o *owner) unpark(ch *chat) {
 func (o *owner) receiveParked(ch *chat, d *queue.Delivery) {
 	o.mu.Lock()
 	p := ch.park
-	p.unread--
 	p.read++
 	p.next = d.Seq + 1
 	p.first = parsePlace(header(d, headerPlace))
+	for p.large.len() > 0 && p.large.peek().place.before(p.first) { // it may be the chat's next otherwise
+		c := p.large.pop()
+		c.shelved = false
+		o.join(ch, c)
+	}
 	f := ch.lane.parkFeed()
 	o.mu.Unlock()
 	o.receive(d, f, ch.lane)
@@ -301,23 +312,54 @@ func (o *owner) unparked(l *lane, d *queue.Delivery) {
 }
 
 // parkSettled reports whether everything that comes before the chat's parked
-// commands has been delivered.
+// commands has been delivered. While it is not known, it is asked for.
 func (o *owner) parkSettled(ch *chat) bool {
-	p := ch.park
-	if p.settled {
-		return true
-	}
-	if !o.discovered {
-		return false // a source may not be known yet
-	}
-	for _, f := range ch.lane.feeds {
-		if f.from != sourceParked && !f.emptied && f.last.before(p.first) {
-			return false
+	if p := ch.park; !p.settled && o.discovered && !p.asking {
+		p.asking = true
+		before := make(map[sourceKind]uint64, 2)
+		for _, f := range ch.lane.feeds {
+			before[f.from] = f.last
 		}
+		first := p.first
+		o.later(func() { o.settlePark(ch, first, before) })
 	}
-	p.settled = true
-	ch.lane.unsettled--
-	return true
+	return ch.park.settled
+}
+
+// settlePark asks the leader whether a message of the lane lies behind what its
+// sources have delivered and before the parked commands; last is the sequence that
+// each source delivered last.
+func (o *owner) settlePark(ch *chat, first place, last map[sourceKind]uint64) {
+	settled, err := true, error(nil)
+	for _, from := range []sourceKind{sourceCommands, sourceDue} {
+		stream, filter := o.sourceOf(wantedLane{ch.lane.key, from})
+		var at place
+		var some bool
+		if at, some, err = o.placeAfter(stream, filter, last[from]); err != nil {
+			break
+		}
+		settled = settled && (!some || !at.before(first))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := ch.park
+	p.asking = false
+	switch {
+	case err != nil:
+		o.log.Warn().Err(err).Msg("parked_commands_wait") // the next delivery, or the next second, asks again
+	case settled:
+		p.settled = true
+		ch.lane.unsettled--
+		o.unpark(ch)
+	}
+}
+
+// placeAfter is the place of the first message after a sequence.
+func (o *owner) placeAfter(stream, filter string, sequence uint64) (p place, some bool, err error) {
+	ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+	defer cancel()
+	at, seq, err := o.ledger.StoredAfter(ctx, stream, filter, sequence)
+	return place{at.UnixNano(), seq}, seq > 0, err
 }
 
 // settleParks reads what may be read now that the lane has brought another
@@ -342,20 +384,25 @@ func (o *owner) findParked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for subject, n := range parked {
+	for subject := range parked {
 		d, err := o.ledger.NextParked(ctx, subject, 0)
 		if err != nil {
 			return err
 		}
+		last, err := o.ledger.LastParked(ctx, subject)
+		if err != nil {
+			return err
+		}
 		if d != nil {
-			o.adoptPark(subject, n, d)
+			o.adoptPark(subject, max(last, d.Seq), d)
 		}
 	}
 	return nil
 }
 
-// adoptPark gives a chat what a former owner parked; d is the first of it.
-func (o *owner) adoptPark(subject string, n uint64, d *queue.Delivery) {
+// adoptPark gives a chat what a former owner parked: d is the first of it, and last
+// the sequence of the last.
+func (o *owner) adoptPark(subject string, last uint64, d *queue.Delivery) {
 	c := o.identify(d)
 	body, faults := schema.Decode(o.cfg.Account, c.kind, c.channel, d.Data)
 	if body.Message == nil || len(faults) > 0 {
@@ -367,7 +414,7 @@ func (o *owner) adoptPark(subject string, n uint64, d *queue.Delivery) {
 	defer o.mu.Unlock()
 	l := o.laneOf(laneKey{string(c.kind), c.channel})
 	ch := l.chatOf(chatKey(c))
-	ch.park = &park{subject: subject, next: d.Seq, unread: n, first: c.place}
+	ch.park = &park{subject: subject, next: d.Seq, last: last, first: c.place}
 	l.parks[subject] = ch
 	l.unsettled++
 }

@@ -15,15 +15,18 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-const waitingChat = "79000000001"
+const (
+	waitingChat = "79000000001"
+	few         = 20 // commands that a chat may hold
+)
 
-// loadChat publishes commands <prefix>0, <prefix>1 … to one chat, whose texts
-// are their ids.
-func (r *rig) loadChat(prefix, chat string, n int, more ...string) {
+// loadChat publishes commands <prefix>0, <prefix>1 … to the chat that waits, whose
+// texts are their ids.
+func (r *rig) loadChat(prefix string, n int, more ...string) {
 	r.t.Helper()
 	for i := range n {
 		id := fmt.Sprintf("%s%05d", prefix, i)
-		body := fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":%q%s}`, id, chat, id, strings.Join(more, ""))
+		body := fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":%q%s}`, id, waitingChat, id, strings.Join(more, ""))
 		m := &nats.Msg{Subject: schema.SendSubject("main", schema.KindSend, simulator.ChannelWhatsApp), Data: []byte(body)}
 		if _, err := r.js.PublishMsgAsync(m); err != nil {
 			r.t.Fatal(err)
@@ -48,28 +51,28 @@ func (r *rig) loseFirst(text string) {
 	}
 }
 
-// prove has the vendor echo a message of the waiting chat.
-func (r *rig) prove(text string) {
+// prove has the vendor echo the first message of the waiting chat.
+func (r *rig) prove() {
 	r.t.Helper()
-	r.echo("echo-of-"+text, waitingChat, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"`+text+`"`)
+	r.echo("echo", waitingChat, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"w00000"`)
 }
 
-// inOrder holds the vendor's requests for a chat to the order of their texts,
-// each once.
-func (r *rig) inOrder(chat string, want int) {
+// inOrder holds the vendor's requests for the chat that waits to the order of
+// their texts, each once.
+func (r *rig) inOrder(want int) {
 	r.t.Helper()
 	n, last := 0, ""
 	for _, s := range r.sim.Sends() {
-		if s.ChatID != chat {
+		if s.ChatID != waitingChat {
 			continue
 		}
 		if s.Text <= last {
-			r.t.Fatalf("chat %s got %s after %s", chat, s.Text, last)
+			r.t.Fatalf("the chat got %s after %s", s.Text, last)
 		}
 		n, last = n+1, s.Text
 	}
 	if n != want {
-		r.t.Errorf("chat %s got %d requests, want %d", chat, n, want)
+		r.t.Errorf("the chat got %d requests, want %d", n, want)
 	}
 }
 
@@ -106,7 +109,7 @@ func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 	cfg := r.config()
 	cfg.ReconcileWait = time.Minute
 	r.loseFirst("w00000")
-	r.loadChat("w", waitingChat, many)
+	r.loadChat("w", many)
 	r.start(cfg)
 	r.event("w00000", schema.StateUnknown)
 	for i := range 20 {
@@ -115,20 +118,20 @@ func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 	for i := range 20 {
 		r.event(fmt.Sprint("other-", i), schema.StateSent)
 	}
-	r.emptiedBut(20) // all but a few were parked
+	r.parked()
 	if n := len(r.sim.Sends()); n != 21 {
 		t.Errorf("%d requests while the chat waits, want 21", n)
 	}
-	r.prove("w00000")
+	r.prove()
 	r.finals(many + 20)
-	r.inOrder(waitingChat, many)
+	r.inOrder(many)
 	r.emptied()
 	r.deferredEmptied()
 	r.endedOnce()
 }
 
-// emptiedBut waits until the command stream holds at most n commands.
-func (r *rig) emptiedBut(n uint64) {
+// parked waits until all but a few commands were parked.
+func (r *rig) parked() {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
 	if err != nil {
@@ -142,13 +145,13 @@ func (r *rig) emptiedBut(n uint64) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if info.State.Msgs <= n {
+		if info.State.Msgs <= few {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-timeout:
-			r.t.Fatalf("%d commands are left in the queue, want at most %d", info.State.Msgs, n)
+			r.t.Fatalf("%d commands are left in the queue, want at most %d", info.State.Msgs, few)
 		}
 	}
 }
@@ -188,19 +191,19 @@ func TestParkedCommandsOutliveTheirOwner(t *testing.T) {
 			cfg := r.config()
 			cfg.ReconcileWait = time.Minute
 			r.loseFirst("w00000")
-			r.loadChat("w", waitingChat, many)
+			r.loadChat("w", many)
 			first := r.startDoomed(cfg)
 			r.event("w00000", schema.StateUnknown)
-			r.emptiedBut(20)
+			r.parked()
 			row.leave(first)
-			r.loadChat("x", waitingChat, 50) // while nobody owns the account
+			r.loadChat("x", 50) // while nobody owns the account
 			cfg.Worker = "worker-2"
 			r.start(cfg)
-			r.loadChat("y", waitingChat, 50)
-			r.emptiedBut(20)
-			r.prove("w00000")
+			r.loadChat("y", 50)
+			r.parked()
+			r.prove()
 			r.finals(many + 100)
-			r.inOrder(waitingChat, many+100)
+			r.inOrder(many + 100)
 			r.emptied()
 			r.deferredEmptied()
 			r.endedOnce()
@@ -234,17 +237,17 @@ func TestCommandTooLargeToPark(t *testing.T) {
 	cfg := r.config()
 	cfg.ReconcileWait = time.Minute
 	r.loseFirst("w00000")
-	r.loadChat("w", waitingChat, 20)
+	r.loadChat("w", 20)
 	padding := strings.Repeat(" ", int(r.nc.MaxPayload())-130)
-	r.loadChat("x", waitingChat, 1, padding)
-	r.loadChat("y", waitingChat, 20)
+	r.loadChat("x", 1, padding)
+	r.loadChat("y", 20)
 	r.start(cfg)
 	r.event("w00000", schema.StateUnknown)
 	r.send("other", phone, "x")
 	r.event("other", schema.StateSent)
-	r.prove("w00000")
+	r.prove()
 	r.finals(42)
-	r.inOrder(waitingChat, 41)
+	r.inOrder(41)
 	r.emptied()
 	r.deferredEmptied()
 }
@@ -258,7 +261,7 @@ func TestBusyChatSharesItsLane(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r.loadChat("w", waitingChat, 600)
+	r.loadChat("w", 600)
 	r.send("other", phone, "x")
 	r.start(r.config())
 	r.event("other", schema.StateSent)
@@ -266,7 +269,7 @@ func TestBusyChatSharesItsLane(t *testing.T) {
 		t.Errorf("the other chat waited for %d requests", n)
 	}
 	r.finals(601)
-	r.inOrder(waitingChat, 600)
+	r.inOrder(600)
 	r.emptied()
 	r.deferredEmptied()
 }

@@ -34,18 +34,17 @@ func (o *owner) claim(c *command, then func()) {
 	o.enter()
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) {
 		o.mu.Lock()
-		o.leave()
 		if err != nil {
 			o.free(c, false, Verdict{})
 			o.unclaimed(c, err)
 			o.pump()
+			o.leave()
 			o.mu.Unlock()
 			return
 		}
 		c.expect, c.attempt, c.waits = seq, r.Attempt, nil
 		c.claimSeq, c.claimAt, c.unsettled = seq, time.UnixMilli(r.At), true
-		c.calling = true
-		o.enter()
+		c.calling = true // what was under way is the call now: it is not left in between
 		o.mu.Unlock()
 		then()
 	})
@@ -67,14 +66,36 @@ func (o *owner) tooLate(c *command) *outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if m := c.body.Message; m != nil && !m.ExpireAt.IsZero() && !time.Now().Before(m.ExpireAt) {
-		out := final(schema.StateExpired)
+		out := expired(c)
 		return &out
 	}
 	if out := o.tooOld(c); out != nil {
 		return out
 	}
+	if o.dropped || !time.Now().Before(o.leaseUntil()) {
+		// The claim took so long to be confirmed that another worker may own the
+		// account, for which this command is in doubt: it must not be called behind
+		// its back. If nobody does, it is free to be claimed again.
+		out := o.retry(c, &schema.Error{
+			Code: CodeLease, Class: schema.ClassRetryable, Phase: schema.PhaseNotSent,
+			Description: "the worker's lease ran out between its claim and the call",
+		}, false)
+		return &out
+	}
 	c.slot.started = true
 	return nil
+}
+
+// expired ends a command whose time is over. That its last call was not made says
+// nothing of an earlier one in doubt: then its fate stays unknown.
+func expired(c *command) outcome {
+	if !c.doubted {
+		return final(schema.StateExpired)
+	}
+	return outcome{step: queue.StepFinal, state: schema.StateDead, err: &schema.Error{
+		Code: CodeTimeout, Class: schema.ClassUnknown, Phase: schema.PhaseWritten, Reason: schema.ReasonNoEvidence,
+		Description: "an earlier call may have been carried out, and expireAt passed before another",
+	}}
 }
 
 // conclude makes an outcome durable and tells the world.
@@ -82,6 +103,7 @@ func (o *owner) tooLate(c *command) *outcome {
 //	index ──> record ── durable ──> next of the chat, dead letter, event ── durable ──> ack
 func (o *owner) conclude(c *command, out outcome) {
 	o.mu.Lock()
+	o.enter()
 	if c.calling { // the slot covers claim and call only
 		c.calling = false
 		o.leave()
@@ -92,10 +114,10 @@ func (o *owner) conclude(c *command, out outcome) {
 	}
 	if o.dropped {
 		o.lateAnswer(c, out)
+		o.leave()
 		o.mu.Unlock()
 		return
 	}
-	o.enter()
 	o.mu.Unlock()
 
 	var event []byte
@@ -124,7 +146,7 @@ func (o *owner) conclude(c *command, out outcome) {
 func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.leave()
+	defer o.leave() // not before what follows has begun
 	switch {
 	case errors.Is(err, queue.ErrConflict):
 		o.resolve(c, &out)
@@ -140,25 +162,25 @@ func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, 
 	o.settled(c)
 	switch out.step {
 	case queue.StepRetry:
-		o.announce(c, out.state, r.Event, nil)
-		o.retryAt(c, out.retryAt)
+		o.announce(c, out.state, r.Event, func() { o.retryAt(c, out.retryAt) })
 	case queue.StepUnknown:
-		o.announce(c, out.state, r.Event, nil)
-		o.wonder(c, out.err, time.Now())
+		since := time.Now()
+		o.announce(c, out.state, r.Event, func() { o.wonder(c, out.err, since) })
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:
 		o.release(c)
+		c.messageID = out.messageID
 		o.end(c, out.state, r)
-		o.earlyStatuses(out.messageID)
 		o.pump()
 	}
 }
 
-// announce publishes the command's event; then runs, with the mutex held, once
-// it is durable.
+// announce publishes the command's event, if there is one; then runs, with the
+// mutex held, once it is durable, so that no event overtakes an earlier one.
 func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 	if s == "" || len(body) == 0 {
+		then()
 		return
 	}
 	e := queue.Event{
@@ -177,16 +199,14 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 	o.ledger.Publish(e, func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if err != nil {
 			return // stopped: the record has the event, and the next owner publishes it
 		}
 		if c.replyTo != "" {
 			o.reply(c.replyTo, e)
 		}
-		if then != nil {
-			then()
-		}
+		then()
 	})
 }
 
@@ -194,6 +214,7 @@ func (o *owner) announce(c *command, s schema.State, body []byte, then func()) {
 func (o *owner) finish(c *command) {
 	o.ackAll(c)
 	o.forget(c)
+	o.earlyStatuses(c.messageID)
 	o.pump()
 }
 
@@ -288,7 +309,7 @@ func (o *owner) end(c *command, s schema.State, r *queue.Record) {
 	buried := func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if errors.Is(err, queue.ErrStopped) {
 			return
 		}

@@ -21,7 +21,7 @@ func (o *owner) resolve(c *command, pending *outcome) {
 		last, ok := o.lastRecord(c)
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if ok && !o.dropped {
 			o.decide(c, pending, last)
 		}
@@ -208,6 +208,7 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		// The end is durable; whether its event is, nobody knows. It has the same
 		// id as before, so publishing it again does no harm.
 		o.noteDoubt(c, last, func() {
+			c.messageID = messageOf(last)
 			o.release(c)
 			o.endAgain(c, last, o.end)
 			o.pump()
@@ -216,13 +217,11 @@ func (o *owner) resume(c *command, pending *outcome, last *queue.Record) {
 		o.later(func() { o.resumeEnded(c) })
 	case queue.StepRetry:
 		o.noteDoubt(c, last, func() {
-			o.announce(c, stateOf(last), last.Event, nil)
-			o.retryAt(c, time.UnixMilli(last.RetryAt))
+			o.announce(c, stateOf(last), last.Event, func() { o.retryAt(c, time.UnixMilli(last.RetryAt)) })
 		})
 	case queue.StepUnknown:
 		c.claimSeq, c.claimAt = last.Claim, time.UnixMilli(last.ClaimAt)
-		o.announce(c, stateOf(last), last.Event, nil)
-		o.wonder(c, errorOf(last), last.Stored)
+		o.announce(c, stateOf(last), last.Event, func() { o.wonder(c, errorOf(last), last.Stored) })
 	case queue.StepScheduled, queue.StepRedrive:
 		o.again(c) // its time has come; a copy that the server fires is the same command
 	case queue.StepCancel:

@@ -225,6 +225,7 @@ func (o *owner) tryKey() {
 	}
 	o.refusals = 0
 	o.closed.notBefore = time.Time{}
+	o.keepGate(&o.keeper, nil)
 	select {
 	case o.keys <- struct{}{}:
 	default:

@@ -68,11 +68,9 @@ func (o *owner) takeIdle(now time.Time) []*queue.Source {
 // idleLong notes whether the lane has work, and reports whether it has had none
 // for long enough.
 func (o *owner) idleLong(l *lane, now time.Time) bool {
-	seen := place{}
+	seen := uint64(0)
 	for _, f := range l.feeds {
-		if seen.before(f.last) {
-			seen = f.last
-		}
+		seen += f.last // each only grows
 	}
 	// A lane that is closed has its commands on disk: without it they would only
 	// have it opened again.

@@ -17,9 +17,9 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// lanes waits until the lanes' consumers satisfy the condition: they are told by
+// consumers waits until the lanes' consumers satisfy the condition: they are told by
 // the commands' filters.
-func (r *rig) lanes(what string, cond func(map[string]*jetstream.ConsumerInfo) bool) {
+func (r *rig) consumers(what string, cond func(map[string]*jetstream.ConsumerInfo) bool) {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
 	if err != nil {
@@ -48,11 +48,13 @@ func (r *rig) lanes(what string, cond func(map[string]*jetstream.ConsumerInfo) b
 	}
 }
 
-func laneOf(class schema.Kind, channel string) string { return schema.SendSubject("main", class, channel) }
+func laneOf(class schema.Kind, channel string) string {
+	return schema.SendSubject("main", class, channel)
+}
 
 func (r *rig) retired(class schema.Kind, channel string) {
 	r.t.Helper()
-	r.lanes("a lane to be retired", func(all map[string]*jetstream.ConsumerInfo) bool { return all[laneOf(class, channel)] == nil })
+	r.consumers("a lane to be retired", func(all map[string]*jetstream.ConsumerInfo) bool { return all[laneOf(class, channel)] == nil })
 }
 
 func (r *rig) sendOn(channel string, class schema.Kind, id, chat, text string) {
@@ -75,7 +77,7 @@ func TestIdleLaneIsRetired(t *testing.T) {
 	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "first", phone, "x")
 	r.event("first", schema.StateSent)
 	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
-	r.lanes("the lanes that stay", func(all map[string]*jetstream.ConsumerInfo) bool {
+	r.consumers("the lanes that stay", func(all map[string]*jetstream.ConsumerInfo) bool {
 		for _, ch := range simulator.DefaultChannels() {
 			if all[laneOf(schema.KindSend, ch.ChannelID)] == nil {
 				return false
@@ -115,7 +117,7 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
 	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "held", phone, "x")
 	first := ""
-	r.lanes("the closed lane", func(all map[string]*jetstream.ConsumerInfo) bool {
+	r.consumers("the closed lane", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
 		if lane != nil {
 			first = lane.Name
@@ -126,7 +128,7 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	r.sendOn(simulator.ChannelWhatsApp2, schema.KindBulk, "other", phone, "x")
 	r.event("other", schema.StateSent)
 	r.retired(schema.KindBulk, simulator.ChannelWhatsApp2)
-	r.lanes("the closed lane to be left alone", func(all map[string]*jetstream.ConsumerInfo) bool {
+	r.consumers("the closed lane to be left alone", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
 		return lane != nil && lane.Name == first && lane.NumPending == 1 && lane.Delivered.Consumer == 0
 	})
@@ -178,7 +180,7 @@ func TestCommandsWhileLanesRetire(t *testing.T) {
 	if len(sends) != total {
 		t.Errorf("%d requests for %d commands", len(sends), total)
 	}
-	r.lanes("all of them to be retired", func(all map[string]*jetstream.ConsumerInfo) bool {
+	r.consumers("all of them to be retired", func(all map[string]*jetstream.ConsumerInfo) bool {
 		return !slices.ContainsFunc(channels, func(id string) bool { return all[laneOf(schema.KindBulk, id)] != nil })
 	})
 }
@@ -208,7 +210,7 @@ func TestLaneOfAScheduledCommandStays(t *testing.T) {
 	if now := time.Now(); now.After(at) {
 		t.Skipf("the machine is too slow: %v late", now.Sub(at))
 	}
-	r.lanes("the lane to stay", func(all map[string]*jetstream.ConsumerInfo) bool {
+	r.consumers("the lane to stay", func(all map[string]*jetstream.ConsumerInfo) bool {
 		return all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)] != nil
 	})
 	r.event("later", schema.StateSent)
@@ -250,9 +252,9 @@ func TestNothingIsPulledWhileABreakerIsOpen(t *testing.T) {
 			return all[laneOf(schema.KindBulk, channel)] != nil
 		}
 	}
-	r.lanes("the lane to be found", untouched(simulator.ChannelWhatsApp))
+	r.consumers("the lane to be found", untouched(simulator.ChannelWhatsApp))
 	r.sendOn(simulator.ChannelWhatsApp2, schema.KindBulk, "next", phone, "x")
-	r.lanes("another one, a round later", untouched(simulator.ChannelWhatsApp2))
+	r.consumers("another one, a round later", untouched(simulator.ChannelWhatsApp2))
 	r.sim.ClearRules()
 	for _, e := range r.finals(23) {
 		if e.State != schema.StateSent {

@@ -52,7 +52,7 @@ func (o *owner) scheduled(c *command) {
 	}, func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave()
 		if errors.Is(err, queue.ErrTooLarge) {
 			o.holdUntilDue(c)
 			return

@@ -380,6 +380,9 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return statusDone, o.tellStatusAgain(ctx, x, last)
 	case statusTold:
 	}
+	if told, err := o.endTold(ctx, x, last); err != nil || !told {
+		return statusTooEarly, err
+	}
 	now := time.Now()
 	body, err := statusEvent(o.cfg.Account, x, s.late, now).AppendJSON(nil)
 	if err != nil {
@@ -392,6 +395,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return 0, err
 	}
 	o.metrics.published(o.ctx, x.Kind, s.late.State)
+	o.lateWord(x.ChannelID, s.late)
 	return statusDone, o.publishStatus(x, s.late.State, body)
 }
 
@@ -434,7 +438,7 @@ func judgeStatus(x *queue.Index, last *queue.Record, state schema.State) statusN
 		return statusWaits // whoever learned the message id is about to record what it proves
 	case last.Step == queue.StepStatus && told == state && messageID == x.MessageID:
 		return statusRecorded
-	case last.Generation > x.Generation && messageID != x.MessageID && carriedOut(told):
+	case messageID != "" && messageID != x.MessageID && carriedOut(told):
 		return statusSaysNothing // the command is told by the message that was sent since
 	case statusRank(state) <= statusRank(told):
 		return statusSaysNothing // forward only, once each

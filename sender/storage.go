@@ -79,7 +79,32 @@ func (o *owner) watchStorage(ctx context.Context) error {
 		}
 		o.noteFill(i, s.name, bytes, s.limit)
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, o.countParked(ctx))...)
+}
+
+// countParked counts the parked commands for their metric. While nothing is parked
+// it asks nobody.
+func (o *owner) countParked(ctx context.Context) error {
+	o.mu.Lock()
+	some := false
+	for _, l := range o.lanes {
+		some = some || len(l.parks) > 0
+	}
+	o.mu.Unlock()
+	total := uint64(0)
+	if some {
+		parked, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.ParkFilter())
+		if err != nil {
+			return err
+		}
+		for _, n := range parked {
+			total += n
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.onDisk = int64(total) //nolint:gosec // a stream holds fewer than 2^63 messages
+	return nil
 }
 
 func (o *owner) noteFill(i int, stream string, bytes uint64, limit int64) {

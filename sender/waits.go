@@ -13,6 +13,7 @@ type gate uint8
 
 const (
 	gateNone    gate = iota
+	gatePaused       // an operator or the spam brake has paused it
 	gateClosed       // the vendor, or its channel's state, says that the channel cannot send
 	gateAccount      // the account is closed, or its ownership is in question
 	gatePace         // the lane's rate
@@ -32,6 +33,8 @@ const (
 
 func (g gate) String() string {
 	switch g {
+	case gatePaused:
+		return "paused"
 	case gateClosed:
 		return "closed"
 	case gateAccount:
@@ -208,6 +211,8 @@ func (o *owner) shut(l *lane, now time.Time) {
 		l.stand(gateClosed, l.channel.closed.code, now)
 	case o.closed != nil:
 		l.stand(gateAccount, o.closed.code, now)
+	case l.pauseOf() != nil:
+		l.stand(gatePaused, l.pauseOf().by, now)
 	case l.parked != nil:
 		l.stand(l.parkedAt, l.parkedWhy, now)
 	default:
@@ -263,18 +268,29 @@ func (o *owner) waitedOnDisk(c *command, now time.Time) {
 		c.waited(gateOrder, whole, whyOrder)
 		return
 	}
-	if whole < backlogWorth {
-		return
+	shut, g, why := o.shutSince(c.lane, from)
+	c.waited(g, shut, why)
+	if rest := whole - shut; rest >= backlogWorth {
+		c.waited(gateBacklog, rest, whyBacklog)
 	}
-	shut := time.Duration(0)
-	if ch := c.lane.channel; ch != nil && ch.lastClosed.until.After(from) {
-		shut = ch.lastClosed.until.Sub(latest(ch.lastClosed.from, from))
-		c.waited(gateClosed, shut, ch.lastClosed.code)
-	} else if o.lastClosed.until.After(from) {
-		shut = o.lastClosed.until.Sub(latest(o.lastClosed.from, from))
-		c.waited(gateAccount, shut, o.lastClosed.code)
+}
+
+// shutSince is for how long a lane was not asked for its commands, of the time
+// since from: the last time that its channel or account was closed, or it was paused.
+func (o *owner) shutSince(l *lane, from time.Time) (d time.Duration, g gate, why string) {
+	spans := [...]struct {
+		closedSpan
+		gate gate
+	}{{gate: gateClosed}, {gate: gatePaused}, {o.lastClosed, gateAccount}}
+	if ch := l.channel; ch != nil {
+		spans[0].closedSpan, spans[1].closedSpan = ch.lastClosed, ch.lastPaused[l.key.class]
 	}
-	c.waited(gateBacklog, whole-shut, whyBacklog)
+	for _, s := range spans {
+		if s.until.After(from) {
+			return s.until.Sub(latest(s.from, from)), s.gate, s.code
+		}
+	}
+	return 0, gateNone, ""
 }
 
 // waitedForTime notes what a scheduled command waited by its producer's wish. A

@@ -7,6 +7,7 @@
 //	wazzupctl trace ID       one command's timeline
 //	wazzupctl cancel ID      see to it that it is never sent
 //	wazzupctl resolve ID …   decide about one whose fate is unknown
+//	wazzupctl lanes          what is closed or paused, why, and what waits
 //	wazzupctl dead list      what failed; dead redrive sends it after all
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
@@ -41,6 +42,7 @@ type grammar struct {
 	Trace    traceCmd    `cmd:"" help:"Show the timeline of one command."`
 	Cancel   cancelCmd   `cmd:"" help:"See to it that a command is never sent."`
 	Resolve  resolveCmd  `cmd:"" help:"Decide about a command whose fate is unknown."`
+	Lanes    lanesCmd    `cmd:"" help:"List the lanes, pause and resume them."`
 	Channels channelsCmd `cmd:"" help:"List the account's channels and their states."`
 	Webhook  webhookCmd  `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
 	Dead     deadCmd     `cmd:"" help:"List, redrive or drop the commands that ended dead."`

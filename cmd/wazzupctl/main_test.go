@@ -67,8 +67,24 @@ func (o outcome) want(t *testing.T, code int, says ...string) outcome {
 
 func commands() [][]string {
 	return [][]string{
-		{"dev"}, {"simulate"}, {"send"}, {"watch"}, {"trace"}, {"cancel"}, {"resolve"}, {"channels"}, {"webhook", "get"}, {"webhook", "set"},
-		{"dead", "list"}, {"dead", "show"}, {"dead", "redrive"}, {"dead", "drop"}, {"doctor"},
+		{"dev"},
+		{"simulate"},
+		{"send"},
+		{"watch"},
+		{"trace"},
+		{"cancel"},
+		{"resolve"},
+		{"channels"},
+		{"webhook", "get"},
+		{"webhook", "set"},
+		{"dead", "list"},
+		{"dead", "show"},
+		{"dead", "redrive"},
+		{"dead", "drop"},
+		{"lanes", "list"},
+		{"lanes", "pause"},
+		{"lanes", "resume"},
+		{"doctor"},
 	}
 }
 
@@ -78,7 +94,7 @@ func TestHelp(t *testing.T) {
 	if bare := ctl(t, nil, "").want(t, 0); bare.text != all.text {
 		t.Error("a bare call does not print the help")
 	}
-	for _, later := range []string{"lanes", "users", "contacts", "deals", "chat-window", "contract"} {
+	for _, later := range []string{"users", "contacts", "deals", "chat-window", "contract"} {
 		if strings.Contains(all.text, "\n  "+later+" ") {
 			t.Errorf("--help lists %s, which is not there", later)
 		}
@@ -108,7 +124,7 @@ func TestUsage(t *testing.T) {
 		stdin string
 		says  []string
 	}{
-		{"no such command", []string{"lanes"}, nil, "", []string{"lanes", "--help"}},
+		{"no such command", []string{"users"}, nil, "", []string{"users", "--help"}},
 		{"no such flag", []string{"send", "--colour"}, nil, "", []string{"--colour", "wazzupctl send --help"}},
 		{"a flag without its value", []string{"watch", "--since"}, nil, "", []string{"--since"}},
 		{"a missing argument", []string{"trace"}, nil, "", []string{"<id>"}},
@@ -364,6 +380,7 @@ func TestTools(t *testing.T) {
 	toolWatch(t, s)
 	toolChannels(t, s)
 	toolDead(t, s)
+	toolLanes(t, s)
 	toolWebhook(t, s, secret)
 	toolDoctor(t, s)
 	s.shutDown()
@@ -456,6 +473,22 @@ func toolDead(t *testing.T, s *system) {
 	s.ctl(t, "trace", "lost").want(t, 0, "redrive", "attempt 2", "sent")
 	s.ctl(t, "dead", "redrive", "--id", "lost").want(t, 1, "409")
 	s.ctl(t, "dead", "drop", "--all").want(t, 1, "409")
+}
+
+func toolLanes(t *testing.T, s *system) {
+	t.Helper()
+	s.ctl(t, "lanes").want(t, 0, whatsApp, "send", "open")
+	s.ctl(t, "lanes", "pause", "nonsense").want(t, 2, "uuid")
+	s.ctl(t, "lanes", "pause", whatsApp, "--class", "sync").want(t, 2, "--class")
+	s.ctl(t, "lanes", "pause", whatsApp, "--class", "bulk").want(t, 0, "bulk", "paused", "operator", "until lane.resume")
+	s.ctl(t, "send", "--channel", whatsApp, "--chat", "79990003333", "--text", "Held", "--id", "held", "--bulk").want(t, 0)
+	s.ctl(t, "watch", "--since", "1h", "--kind", "ops", "--count", "1").want(t, 0, "lane.paused", "operator")
+	got := s.ctl(t, "lanes", "list", "--order-by", "backlog", "--desc", "--json").want(t, 0)
+	if all := lines(got.stdout); len(all) == 0 || all[0]["class"] != "bulk" || all[0]["state"] != "paused" || all[0]["backlog"] != 1.0 {
+		t.Errorf("it printed %s", got.stdout)
+	}
+	s.ctl(t, "lanes", "resume", whatsApp).want(t, 0, "bulk", "open")
+	s.ctl(t, "watch", "--since", "1h", "--id", "held", "--state", "sent", "--count", "1").want(t, 0, "sent")
 }
 
 func toolWebhook(t *testing.T, s *system, secret string) {

@@ -201,7 +201,7 @@ func TestRights(t *testing.T) {
 		t.Errorf("the producer: %v", err)
 	}
 	event := schema.ChannelsEventSubject(account)
-	for _, subject := range []string{event, schema.APISubject(account, "webhooks.set"), "$JS.API.STREAM.PURGE." + records, "wz.main.s.x"} {
+	for _, subject := range []string{event, schema.APISubject(account, "webhooks.set"), "$JS.API.STREAM.PURGE." + records, "wz.main.f.x.s.x"} {
 		refused(t, shop, subject)
 	}
 

@@ -56,7 +56,6 @@ type WorkerSettings struct {
 	allowHTTP    bool
 	accountsFile string
 	counterURL   string
-	floodPause   time.Duration
 	evidence     string
 	common       sender.Config // what all accounts share
 	fromFile     []config.Account
@@ -101,7 +100,9 @@ func (w *WorkerSettings) declareSending() {
 	s.Duration(&w.common.ReconcileWait, "WAZZUP_RECONCILE_WAIT", sender.DefaultReconcileWait, "How long a command of unknown fate waits before its onUnknown decides.")
 	s.Duration(&w.common.ChannelsPoll, "WAZZUP_CHANNELS_POLL", sender.DefaultChannelsPoll, "How often the channel list is read.")
 	s.Duration(&w.common.StatusWait, "WAZZUP_STATUS_WAIT", sender.DefaultStatusWait, "How long a delivery status is kept whose message is not known yet, because it overtook the answer of its call.")
-	s.Duration(&w.floodPause, "WAZZUP_FLOOD_PAUSE", time.Hour, "How long a channel's bulk class pauses after status 19 (too many sent)."+reserved)
+	s.Duration(&w.common.FloodPause, "WAZZUP_FLOOD_PAUSE", sender.DefaultFloodPause, "How long a channel's bulk class pauses after status 19 (too many sent).")
+	s.Int(&w.common.SpamLimit, "WAZZUP_SPAM_LIMIT", sender.DefaultSpamLimit, "So many messages rated as spam within WAZZUP_SPAM_WINDOW stop a channel's bulk class until somebody resumes it.")
+	s.Duration(&w.common.SpamWindow, "WAZZUP_SPAM_WINDOW", sender.DefaultSpamWindow, "The time over which messages rated as spam are counted.")
 }
 
 func (w *WorkerSettings) declareStorage() {
@@ -190,7 +191,9 @@ func (w *WorkerSettings) checkSending(r *rules) {
 	r.positive("WAZZUP_RECONCILE_WAIT", int64(c.ReconcileWait))
 	r.positive("WAZZUP_CHANNELS_POLL", int64(c.ChannelsPoll))
 	r.positive("WAZZUP_STATUS_WAIT", int64(c.StatusWait))
-	r.positive("WAZZUP_FLOOD_PAUSE", int64(w.floodPause))
+	r.positive("WAZZUP_FLOOD_PAUSE", int64(c.FloodPause))
+	r.positive("WAZZUP_SPAM_LIMIT", int64(c.SpamLimit))
+	r.positive("WAZZUP_SPAM_WINDOW", int64(c.SpamWindow))
 }
 
 func (w *WorkerSettings) checkStorage(r *rules) {

@@ -91,6 +91,7 @@ func TestClusterTakeOverWhileANodeIsDown(t *testing.T) {
 	r.waitFinals(100, time.Minute)
 	r.cluster.CaughtUp(r.js)
 	r.cluster.Kill(0)
+	r.busy(5)
 	first.kill()
 	all, one := r.stalls(time.Now(), channels)
 	t.Logf("without a request after the loss of owner and node: %v, and one channel %v", all, one)

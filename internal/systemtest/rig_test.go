@@ -294,6 +294,14 @@ func (r *rig) latency(d time.Duration) {
 	}
 }
 
+// busy waits until the vendor works on n requests at once.
+func (r *rig) busy(n int) {
+	r.t.Helper()
+	if err := r.sim.Wait(r.t.Context(), func(v *simulator.View) bool { return v.Requests-v.Finished >= n }); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // collect reads every command event from the start, through reconnects.
 func (r *rig) collect() { r.t.Helper(); r.collectOf("main") }
 

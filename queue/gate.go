@@ -1,0 +1,105 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// GateRecord is what an owner knows of a channel, or of the account as a whole,
+// that must outlive it: whether it may be called, and why not.
+type GateRecord struct {
+	ChannelID string `json:"ch,omitempty"` // "": the account
+
+	State   string `json:"s,omitempty"` // of a channel, the vendor's last word
+	Learned int64  `json:"l,omitempty"` // when, Unix milliseconds
+
+	Closed   *Closed `json:"c,omitempty"` // nil: open
+	Refusals int     `json:"r,omitempty"` // in a row
+
+	Paused map[string]*Paused `json:"p,omitempty"`  // by class
+	Spam   []int64            `json:"sp,omitempty"` // when messages were rated as spam, Unix milliseconds
+	Until  int64              `json:"u,omitempty"`  // of the account: a 429 holds it until then, Unix milliseconds
+
+	At int64 `json:"at"` // when the record was written, Unix milliseconds
+}
+
+// Closed says that the vendor's word, or an answer of its, closed something.
+type Closed struct {
+	Code    string `json:"code"`
+	Since   int64  `json:"since"` // Unix milliseconds
+	OpensOn string `json:"opensOn,omitempty"`
+	Probe   bool   `json:"probe,omitempty"` // it is also tried after a while
+}
+
+// Paused says that a class of a channel is paused, by whom, and until when.
+type Paused struct {
+	By    string `json:"by"`
+	Since int64  `json:"since"`           // Unix milliseconds
+	Until int64  `json:"until,omitempty"` // Unix milliseconds; 0: until somebody resumes it
+}
+
+// gateKey is the token of a channel's record; "=" is no channel's key.
+func gateKey(channelID string) string {
+	if channelID == "" {
+		return "="
+	}
+	return schema.Key(channelID)
+}
+
+// PutGate stores a gate's record in place of the one before. On success it is
+// durable; done gets ErrFenced when the epoch is over. Two calls about one channel
+// may be stored in either order: make the second when the first is done.
+func (l *Ledger) PutGate(r *GateRecord, done func(err error)) error {
+	r.At = time.Now().UnixMilli()
+	body, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode gate: %w", err)
+	}
+	l.w.publish(&write{
+		records: true,
+		msg:     &nats.Msg{Subject: l.GateWrite(l.Epoch, gateKey(r.ChannelID)), Data: body},
+		done:    func(_ uint64, _ bool, err error) { done(err) },
+	})
+	return nil
+}
+
+// Gates reads the last record of every gate, through the stream's leader.
+func (l *Ledger) Gates(ctx context.Context) ([]*GateRecord, error) {
+	subjects, err := listSubjects(ctx, l.nc, l.Records(), l.GateFilter())
+	if err != nil {
+		return nil, fmt.Errorf("read gates: %w", err)
+	}
+	names := make([]string, 0, len(subjects))
+	for subject := range subjects {
+		names = append(names, subject)
+	}
+	all := make([]*GateRecord, len(names))
+	index := make([]int, len(names))
+	for i := range index {
+		index[i] = i
+	}
+	err = together(index, func(i int) error {
+		m, err := leaderLast(ctx, l.nc, l.Records(), names[i])
+		if err != nil || m == nil {
+			return err
+		}
+		all[i] = new(GateRecord)
+		return json.Unmarshal(m.Data, all[i])
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read gates: %w", err)
+	}
+	kept := all[:0]
+	for _, r := range all {
+		if r != nil {
+			kept = append(kept, r)
+		}
+	}
+	return kept, nil
+}

@@ -1,0 +1,44 @@
+package sender
+
+import (
+	"context"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// endTold reports whether the event of a command's end, which its last record
+// holds, is stored, so that a status may follow it. Of an end that this owner
+// recorded it is as soon as the owner has let go of the command; then its statuses
+// are looked at again. A former owner may have died between the two, so that its
+// event is stored now, unless it is.
+func (o *owner) endTold(ctx context.Context, x *queue.Index, last *queue.Record) (bool, error) {
+	if last.Step != queue.StepFinal || stateOf(last) != schema.StateSent {
+		return true, nil // something has followed it
+	}
+	if last.Sequence > o.answers.until {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.commands[identity{x.Origin, last.Generation}] == nil, nil
+	}
+	end := queue.Event{
+		Subject:   schema.CommandEventSubject(o.cfg.Account, schema.StateSent, x.Kind, x.ChannelID),
+		ID:        x.Origin.CommandEventID(o.topology.Commands(), last.Generation, last.Attempt, schema.StateSent),
+		Account:   o.cfg.Account,
+		Type:      "wazzup.command." + string(schema.StateSent),
+		CESubject: x.ID,
+		Time:      time.Now(),
+		Body:      last.Event,
+	}
+	if time.Since(last.Stored) > o.topology.Limits.DedupeWindow*9/10 {
+		stored, err := o.ledger.EventStored(ctx, end.Subject, end.ID, last.Sequence)
+		if err != nil || stored {
+			return stored, err
+		}
+	}
+	written := make(chan error, 1)
+	o.ledger.Publish(end, func(err error) { written <- err })
+	err := <-written
+	return err == nil, err
+}
