@@ -277,6 +277,9 @@ func (o *owner) pollSoon() {
 
 func (o *owner) pollOnce(ctx context.Context) error {
 	asked := time.Now()
+	o.mu.Lock()
+	closings := o.closings
+	o.mu.Unlock()
 	answer, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.Channels(ctx) })
 	if err != nil {
 		return err
@@ -296,7 +299,9 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.accountAnswers()
+	if closings == o.closings { // what was read before it closed says nothing of it
+		o.accountAnswers()
+	}
 	o.listed = make(map[string]bool, len(channels))
 	for _, ch := range channels {
 		o.listed[ch.ChannelID] = true
