@@ -249,6 +249,9 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	}
 	in.serial++
 	s.token = strconv.Itoa(in.serial)
+	// Where the deletion of a closed source's consumer failed, the next source of
+	// its filter must not take that one for its own.
+	s.generation = in.serial
 	in.mu.Unlock()
 
 	name, err := s.create(ctx)
@@ -346,7 +349,9 @@ func (s *Source) Wanted() int {
 	return s.wanted
 }
 
-// Close deletes the consumer; what was not acknowledged stays in the stream.
+// Close deletes the consumer; what was not acknowledged stays in the stream, and
+// comes again through the next source of the filter. After an error the consumer
+// may be left, which does not stand in the way of that source.
 func (s *Source) Close(ctx context.Context) error {
 	in := s.in
 	in.mu.Lock()
@@ -466,8 +471,10 @@ func (in *Intake) replace(s *Source, old, why string) {
 				in.lost()
 			}
 			return
+		case err == nil && !in.resume(s, name):
+			in.abandon(in.ctx, s.stream, name)
+			return
 		case err == nil:
-			in.resume(s, name)
 			in.log.Info().Str("stream", s.stream).Str("why", why).Dur("took", time.Since(began)).Msg("lane_consumer_recreated")
 			return
 		case in.ctx.Err() == nil:
@@ -499,11 +506,12 @@ func (in *Intake) renew(s *Source, old string) (name string, err error) {
 	return name, err
 }
 
-func (in *Intake) resume(s *Source, name string) {
+// resume goes on with the new consumer, unless the source was closed meanwhile.
+func (in *Intake) resume(s *Source, name string) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if s.closed || in.closed {
-		return
+		return false
 	}
 	s.consumer, s.consumerSeq = name, 0
 	s.outstanding, s.resetting, s.quiet = 0, false, 0
@@ -514,6 +522,7 @@ func (in *Intake) resume(s *Source, name string) {
 	s.token = strconv.Itoa(in.serial)
 	in.sources[s.token] = s
 	s.pullLocked()
+	return true
 }
 
 // Waiting lists the subjects of a stream that hold messages, with their number.

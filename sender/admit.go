@@ -40,7 +40,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
-	if o.stopping {
+	if o.stopping || f.retired {
 		f.held--
 		o.mu.Unlock()
 		return

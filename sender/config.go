@@ -67,6 +67,14 @@ type Config struct {
 	Limits queue.Limits
 
 	Worker string // names this process in ledgers and logs
+
+	timing timing
+}
+
+// timing is what only tests set.
+type timing struct {
+	laneIdle time.Duration // after it a lane without work is retired; default 10 min
+	storage  time.Duration // how often the streams' sizes are read; default 5 s
 }
 
 // ChannelConfig are the paces of one channel, where they differ.
@@ -111,6 +119,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Limits.Retention == 0 {
 		c.Limits.Retention = queue.DefaultRetention
+	}
+	if c.timing.laneIdle == 0 {
+		c.timing.laneIdle = laneIdleMax
+	}
+	if c.timing.storage == 0 {
+		c.timing.storage = storageEvery
 	}
 	return c
 }

@@ -65,6 +65,7 @@ func (o *owner) discover(ctx context.Context) error {
 func (o *owner) foundAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.rounds++
 	o.discovered = true
 	for _, l := range o.lanes {
 		if l.unsettled > 0 {
@@ -110,6 +111,7 @@ func (o *owner) foundLane(w wantedLane, waiting uint64) bool {
 	held := 0
 	if f != nil {
 		held = f.held
+		f.lane.foundIn = o.rounds + 1
 	}
 	o.mu.Unlock()
 	if f != nil {
@@ -203,8 +205,8 @@ func (o *owner) sourceOf(w wantedLane) (stream, filter string) {
 func (o *owner) laneOf(key laneKey) *lane {
 	l := o.lanes[key]
 	if l == nil {
-		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}}
-		l.pace.next = o.paceFrom(key, l.pace.limit)
+		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}, foundIn: o.rounds + 1}
+		l.pace.next = o.paces.from(key, l.pace.limit, time.Now())
 		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
 		if key.class != classSync {
 			l.channel = o.channel(key.channel)
@@ -247,12 +249,17 @@ func (o *owner) pollChannels(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-o.keys:
+			timer.Stop()
+			failures = 0
 		case <-o.polls:
 			timer.Stop()
 			if failures > 0 { // a closed account asks; do not hammer it
 				select {
 				case <-ctx.Done():
 					return
+				case <-o.keys:
+					failures = 0
 				case <-time.After(o.cfg.Backoff.Delay(failures, o.random)):
 				}
 			}
@@ -270,6 +277,9 @@ func (o *owner) pollSoon() {
 
 func (o *owner) pollOnce(ctx context.Context) error {
 	asked := time.Now()
+	o.mu.Lock()
+	closings := o.closings
+	o.mu.Unlock()
 	answer, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.Channels(ctx) })
 	if err != nil {
 		return err
@@ -289,8 +299,12 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.accountAnswers()
+	if closings == o.closings { // what was read before it closed says nothing of it
+		o.accountAnswers()
+	}
+	o.listed = make(map[string]bool, len(channels))
 	for _, ch := range channels {
+		o.listed[ch.ChannelID] = true
 		o.channelState(ch.ChannelID, ch.State, asked)
 	}
 	o.mu.Unlock()

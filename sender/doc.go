@@ -23,6 +23,10 @@
 //  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
 //     until an operator drops it, or has it go on in its next generation.
 //
+// Beside that path: reload.go takes in other accounts, rates and keys while the
+// worker runs, retire.go forgets lanes that have nothing to do, storage.go tells
+// of streams that fill up, and gauges.go of what the owners hold.
+//
 // The owner's state is plain memory under one mutex; what must outlive it is in
 // the ledger. PubAcks drive it by callback: no goroutine waits for one.
 package sender

@@ -20,6 +20,9 @@ func (w Window) AssumeFull(now time.Time)                            { w.w.assum
 func (w Window) Busy(now time.Time) []time.Time                      { return w.w.busy(now) }
 func (w Window) Inherit(freed []time.Time)                           { w.w.inherit(freed, time.Time{}) }
 
+// Change puts another limit in force.
+func (w Window) Change(limit rate.Rate) { w.w.change(limit) }
+
 // Pace opens a lane's pace to tests.
 type Pace struct{ p *pace }
 
@@ -27,6 +30,32 @@ func NewPace(limit rate.Rate) Pace { return Pace{&pace{limit: limit}} }
 
 func (p Pace) Ready(now time.Time) (time.Time, bool) { return p.p.ready(now) }
 func (p Pace) Started(now time.Time, random float64) { p.p.started(now, random) }
+func (p Pace) Change(limit rate.Rate, now time.Time) { p.p.change(limit, now) }
+
+// Hasty is a configuration whose idle lanes are retired, and whose streams' sizes
+// are read, much sooner than usual.
+func Hasty(cfg Config, laneIdle time.Duration) Config {
+	cfg.timing = timing{laneIdle: laneIdle, storage: 20 * time.Millisecond}
+	return cfg
+}
+
+// ReceiveRetired takes in what arrives from a feed that is retired just then, and
+// returns how much of it was kept.
+func ReceiveRetired(d *queue.Delivery) int {
+	o := &owner{
+		cfg: Config{}.withDefaults(), topology: &queue.Topology{Names: queue.Names{Account: "main"}},
+		commands: make(map[identity]*command),
+	}
+	f := &feed{retired: true}
+	o.receive(d, f, &lane{})
+	return len(o.commands) + f.held
+}
+
+// Fill opens the judgement of a stream's size to tests.
+type Fill struct{ f fill }
+
+// Read reports whether a size is to be told to operators.
+func (f *Fill) Read(bytes uint64, limit int64) bool { return f.f.read("stream", bytes, limit) }
 
 // MaskURL opens the masking of webhook addresses to tests.
 func MaskURL(address string) string { return maskURL(address) }

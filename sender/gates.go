@@ -254,6 +254,7 @@ func (o *owner) park(l *lane, by block, now time.Time) {
 		o.shut(l, time.Now())
 		o.offer(l)
 		o.pump()
+		o.fill(l)
 	})
 }
 
@@ -407,6 +408,7 @@ func (o *owner) closeAccount(code string) {
 		return
 	}
 	now := time.Now()
+	o.closings++
 	o.closed = &closure{code: code, since: now, began: now, opensOn: ReopenOnAccount}
 	o.shutAll(nil)
 	if o.refusals++; o.refusals > 1 {

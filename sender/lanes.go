@@ -40,6 +40,11 @@ type lane struct {
 	parks     map[string]*chat // chats that have parked commands, by the subject of these
 	unsettled int              // of them, those of a former owner that may not be read yet
 
+	idleSince time.Time // when it was first seen without work; zero: it was not
+	lastSeen  uint64    // the sum of its feeds' sequences then
+	foundIn   uint64    // the last round of discovery in which a stream held commands of it
+	dueLast   time.Time // the latest sendAt of those that it had scheduled
+
 	queued    bool        // it stands in the owner's queue of runnable lanes
 	parked    *time.Timer // until a gate of its own opens
 	parkedAt  gate
@@ -60,7 +65,8 @@ type feed struct {
 	source *queue.Source // nil: parked commands, which no consumer brings
 	held   int           // deliveries in hand
 
-	last uint64 // sequence of the latest delivery that is where it belongs
+	last    uint64 // sequence of the latest delivery that is where it belongs
+	retired bool   // its consumer is gone: what still comes from it will come again through another
 }
 
 // chat is the queue of one chat within a lane: its commands go one at a time, in
@@ -202,10 +208,10 @@ func (l *lane) rank() int {
 	return 1
 }
 
-// fill asks for more commands where the lane has room. A lane that is closed is
-// not asked: its backlog stays on disk.
+// fill asks for more commands where the lane has room. A lane that is closed, or
+// whose breaker is open, is not asked: its backlog stays on disk.
 func (o *owner) fill(l *lane) {
-	if o.stopping || !o.laneOpen(l) {
+	if o.stopping || !o.laneOpen(l) || o.awaitsBreaker(l) {
 		return
 	}
 	room := o.laneRoom(l)
@@ -219,6 +225,20 @@ func (o *owner) fill(l *lane) {
 			f.source.Want(n)
 		}
 	}
+}
+
+// awaitsBreaker reports whether a breaker refuses the lane's calls. A lane that has
+// nothing to be refused is parked until the breaker may let it through, so that it
+// asks for commands then.
+func (o *owner) awaitsBreaker(l *lane) bool {
+	if l.parked != nil && l.parkedAt == gateBreaker {
+		return true
+	}
+	retryAt, blocked := o.breakers.Blocked(l.family(), l.channelID())
+	if blocked && l.parked == nil && !l.queued && l.ready.len() == 0 {
+		o.park(l, block{gateBreaker, o.whyBreaker(l), retryAt}, time.Now())
+	}
+	return blocked
 }
 
 // laneHeld is how much of its room the lane uses: what waits with its chat does

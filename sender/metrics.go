@@ -18,6 +18,7 @@ type metrics struct {
 	duration metric.Float64Histogram
 	events   metric.Int64Counter
 	owned    metric.Int64UpDownCounter
+	gauges   gauges
 
 	callSets  map[callLabels]metric.MeasurementOption
 	eventSets map[eventLabels]metric.MeasurementOption
@@ -52,6 +53,9 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		return nil, fmt.Errorf("declare metrics: %w", err)
 	}
 	s.owned.Add(context.Background(), 0)
+	if s.gauges, err = newGauges(m); err != nil {
+		return nil, fmt.Errorf("declare metrics: %w", err)
+	}
 	s.callSets = make(map[callLabels]metric.MeasurementOption)
 	for _, f := range Families() {
 		for _, c := range append(schema.Classes(), "") {

@@ -14,16 +14,20 @@ import (
 // ops tells operators something once, in the log and as an event. The owner's
 // mutex is held.
 func (o *owner) ops(name schema.OpsName, channel, reason, opensOn string) {
-	o.opsLane(name, channel, "", reason, opensOn)
+	o.opsEvent(schema.OpsEvent{Name: name, ChannelID: channel, Reason: reason, OpensOn: opensOn})
 }
 
 // opsLane does so of one class of a channel; "" = of the whole channel.
 func (o *owner) opsLane(name schema.OpsName, channel, class, reason, opensOn string) {
-	now := time.Now().UTC()
-	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("class", class).Str("reason", reason).Str("opens_on", opensOn).Msg("ops")
-	body, err := json.Marshal(schema.OpsEvent{
-		Name: name, Account: o.cfg.Account, At: now, ChannelID: channel, Class: class, Reason: reason, OpensOn: opensOn,
-	})
+	o.opsEvent(schema.OpsEvent{Name: name, ChannelID: channel, Class: class, Reason: reason, OpensOn: opensOn})
+}
+
+// opsEvent is ops for an event that has more to say. It fills in account and time.
+func (o *owner) opsEvent(e schema.OpsEvent) {
+	name, channel, now := e.Name, e.ChannelID, time.Now().UTC()
+	e.Account, e.At = o.cfg.Account, now
+	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("class", e.Class).Str("reason", e.Reason).Str("opens_on", e.OpensOn).Msg("ops")
+	body, err := json.Marshal(e)
 	if err != nil {
 		o.log.Error().Err(err).Msg("ops_event_not_encoded")
 		return

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -68,6 +66,7 @@ type owner struct {
 	background sync.WaitGroup
 	callers    *callers
 	polls      chan struct{} // asks for the channel list now
+	keys       chan struct{} // the same, with another key
 	gone       chan error    // the lease or the epoch is over
 	closers    []func()      // what open started, beside the rest
 	answers    formerAnswers
@@ -83,6 +82,9 @@ type owner struct {
 	feeds        map[*queue.Source]*feed
 	commands     map[identity]*command // in hand
 	lanes        map[laneKey]*lane
+	listed       map[string]bool // channels of the last channel list
+	fills        [4]fill         // by stream
+	onDisk       int64           // parked commands, when they were last counted
 	channels     map[string]*channelGate
 	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
 	lines        [2]gateClock   // by rank: where those lanes stand
@@ -93,16 +95,18 @@ type owner struct {
 	lookTimer    map[string]*time.Timer
 	proofs       proofs
 	statuses     statuses
-	waiting      int  // commands in hand whose chats wait
-	discovered   bool // every source that held commands when the ownership began is known
-	deferredFull bool // no more commands may be scheduled for now
-	windowKnown  bool // the calls of the past are known, or assumed
+	waiting      int    // commands in hand whose chats wait
+	rounds       uint64 // of discovery, so far
+	discovered   bool   // every source that held commands when the ownership began is known
+	deferredFull bool   // no more commands may be scheduled for now
+	windowKnown  bool   // the calls of the past are known, or assumed
 	owned        time.Time
-	paces        map[laneKey]time.Time // of the former owner; nil: not known
+	paces        paceMemory // of lanes that are not open
 	window       *window
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
+	closings     int // how often it was closed
 	lastClosed   closedSpan
 	refusals     int    // of the account, in a row
 	keeper       keeper // of the account's gate
@@ -129,6 +133,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		metrics: w.metrics, tracer: w.tracer, tracing: w.tracing,
 		callers:   newCallers(),
 		polls:     make(chan struct{}, 1),
+		keys:      make(chan struct{}, 1),
 		deadTurn:  make(chan struct{}, 1),
 		gone:      make(chan error, 1),
 		commands:  make(map[identity]*command),
@@ -195,8 +200,8 @@ func (o *owner) openIn(ctx context.Context, before *ownership) error {
 type ownership struct {
 	epoch  string
 	window *window
-	paused time.Time             // until when a 429 holds the account
-	paces  map[laneKey]time.Time // when each paced lane may go on
+	paused time.Time // until when a 429 holds the account
+	paces  paceMemory
 }
 
 // open makes this process the only one that can claim, and starts the lanes.
@@ -256,6 +261,8 @@ func (o *owner) serve(ctx context.Context) error {
 	}
 	defer api()
 	wg.Go(func() { o.every(loops, discoverEvery, "discover_lanes", o.discover) })
+	wg.Go(func() { o.every(loops, o.cfg.timing.laneIdle/idleRounds, "retire_lanes", o.retireIdle) })
+	wg.Go(func() { o.every(loops, o.cfg.timing.storage, "watch_storage", o.watchStorage) })
 	wg.Go(func() { o.every(loops, holdEvery, "hold_messages", o.keep) })
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
@@ -533,9 +540,11 @@ func (o *owner) later(f func()) {
 type handover struct {
 	Epoch  string           `json:"epoch"`
 	Busy   []int64          `json:"busyMs,omitempty"`   // each token of the window that is not free
+	Per    int64            `json:"perMs,omitempty"`    // the window's length, which a reload may have changed
 	Floor  int64            `json:"floorMs,omitempty"`  // the window counts as full
 	Paused int64            `json:"pausedMs,omitempty"` // a 429 holds the account
 	Paces  map[string]int64 `json:"paceMs,omitempty"`   // by class and channel: the lane's next call
+	Blind  int64            `json:"blindMs,omitempty"`  // how long ago calls were last made that nobody knows of
 }
 
 // left is how much of a time is left, rounded up.
@@ -556,21 +565,15 @@ func (o *owner) handOver(before *ownership) *ownership {
 		o.mu.Unlock()
 		return before
 	}
-	after := &ownership{epoch: o.lease.Epoch, window: o.window, paused: o.pausedUntil, paces: make(map[laneKey]time.Time)}
-	note := handover{Epoch: o.lease.Epoch, Floor: left(o.window.floor, now), Paused: left(o.pausedUntil, now)}
+	after := &ownership{epoch: o.lease.Epoch, window: o.window, paused: o.pausedUntil, paces: o.paces.of(o.lanes, now)}
+	note := handover{
+		Epoch: o.lease.Epoch, Per: o.window.limit.Per.Milliseconds(), Floor: left(o.window.floor, now), Paused: left(o.pausedUntil, now),
+	}
 	for _, at := range o.window.busy(now) {
 		note.Busy = append(note.Busy, left(at, now))
 	}
-	for key, l := range o.lanes {
-		if ms := left(l.pace.next, now); ms > 0 {
-			if note.Paces == nil {
-				note.Paces = make(map[string]int64)
-			}
-			note.Paces[key.class+"."+key.channel] = ms
-			after.paces[key] = l.pace.next
-		}
-	}
-	unclear := o.window.held > 0 || o.dropped
+	after.paces.note(&note, now)
+	unclear := !o.window.limit.IsZero() && o.window.held > 0 || o.dropped
 	o.mu.Unlock()
 	if unclear {
 		return nil // calls of unknown end
@@ -599,55 +602,57 @@ func (o *owner) handOver(before *ownership) *ownership {
 // takeWindow finds out which of the account's calls still count: our own, those
 // that the former owner noted, or, when it left no note, as many as may be.
 func (o *owner) takeWindow(ctx context.Context, former string, before *ownership) error {
-	now := time.Now()
-	o.owned = now
-	o.paces = make(map[laneKey]time.Time)
-	o.windowKnown = true
-	if before != nil && before.epoch == former {
-		o.window, o.pausedUntil, o.paces = before.window, before.paused, before.paces
-		o.window.limit = o.cfg.Rate
-		return nil
-	}
-	if former == queue.NoEpoch {
-		return nil
-	}
-	o.windowKnown = false
-	body, err := o.ledger.LastState(ctx, stateHandover)
-	if err != nil {
-		return err
-	}
+	ours := before != nil && before.epoch == former
 	var note handover
-	if body != nil {
-		if err := json.Unmarshal(body, &note); err != nil {
-			return fmt.Errorf("read hand-over note: %w", err)
+	if !ours && former != queue.NoEpoch {
+		body, err := o.ledger.LastState(ctx, stateHandover)
+		if err != nil {
+			return err
+		}
+		if body != nil {
+			if err := json.Unmarshal(body, &note); err != nil {
+				return fmt.Errorf("read hand-over note: %w", err)
+			}
 		}
 	}
-	o.windowKnown = true
-	if note.Epoch != former {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	o.owned, o.windowKnown = now, true
+	switch {
+	case ours:
+		limit := o.window.limit
+		o.window, o.pausedUntil, o.paces = before.window, before.paused, before.paces
+		o.window.held = 0 // of calls that were cut off while there was no limit
+		o.window.change(limit)
+	case former == queue.NoEpoch: // nobody has ever called
+	case note.Epoch != former:
 		o.window.assumeFull(now)
-		o.paces = nil // one spacing for each
-		return nil
-	}
-	in := func(ms int64) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
-	freed := make([]time.Time, 0, len(note.Busy))
-	for _, ms := range note.Busy {
-		freed = append(freed, in(ms))
-	}
-	o.window.inherit(freed, in(note.Floor))
-	o.pausedUntil = in(note.Paused)
-	for name, ms := range note.Paces {
-		class, channel, _ := strings.Cut(name, ".")
-		o.paces[laneKey{class, channel}] = in(ms)
+		o.paces.blind = now
+	default:
+		o.inherit(&note, now)
 	}
 	return nil
 }
 
-// paceFrom is when a paced lane that is opened now may make its first call.
-func (o *owner) paceFrom(key laneKey, limit rate.Rate) time.Time {
-	if o.paces == nil && limit.N > 0 { // the former owner's last call is not known
-		return o.owned.Add(limit.Per / time.Duration(limit.N))
+// inherit takes over what the former owner noted. The mutex is held.
+func (o *owner) inherit(note *handover, now time.Time) {
+	in := func(ms int64) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
+	var longer int64 // the window, than that of the former owner
+	if note.Per > 0 {
+		longer = o.window.limit.Per.Milliseconds() - note.Per
 	}
-	return o.paces[key]
+	freed := make([]time.Time, 0, len(note.Busy))
+	for _, ms := range note.Busy {
+		freed = append(freed, in(ms+longer))
+	}
+	floor := note.Floor
+	if floor > 0 {
+		floor += longer
+	}
+	o.window.inherit(freed, in(floor))
+	o.pausedUntil = in(note.Paused)
+	o.paces.inherit(note, now)
 }
 
 func (o *owner) storageFull(full bool) {

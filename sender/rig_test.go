@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -35,6 +36,8 @@ type rig struct {
 	js  jetstream.JetStream
 	pub *queue.Publisher
 	log zerolog.Logger
+	// meter is that of the workers which are yet to start.
+	meter metric.Meter
 
 	mu     sync.Mutex
 	events []schema.CommandEvent
@@ -44,7 +47,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop()}
+	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
@@ -137,7 +140,7 @@ func (r *rig) workerOn(nc *nats.Conn, cfgs ...sender.Config) (w *sender.Worker, 
 	r.t.Helper()
 	w, err := sender.New(sender.Options{
 		NATS: nc, Accounts: cfgs, Log: r.log,
-		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
+		Meter: r.meter, Tracer: tracenoop.Tracer{},
 	})
 	if err != nil {
 		r.t.Fatal(err)

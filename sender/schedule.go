@@ -39,6 +39,7 @@ func (o *owner) scheduled(c *command) {
 		})
 		return
 	}
+	c.lane.dueLast = latest(c.lane.dueLast, c.body.Message.SendAt)
 	about := o.replicaOf(c)
 	key := dueLane(c.kind, c.channel)
 	o.enter()

@@ -77,6 +77,7 @@ func (c *census) heir(account string) bool {
 
 // balance decides what a worker takes and gives up, from one reading to the next.
 type balance struct {
+	self     string
 	accounts []string // that this worker is configured to serve, best liked first
 
 	serves    map[string][]string  // of the last reading
@@ -85,17 +86,23 @@ type balance struct {
 	keepUntil time.Time            // nothing is given up before
 }
 
-// newBalance orders the accounts differently for each worker, so that workers
-// that start together do not all reach for the same ones, and each gives up
-// first what it would take last.
 func newBalance(self string, accounts []string) *balance {
+	b := &balance{self: self, freeSince: make(map[string]time.Time)}
+	b.serve(accounts)
+	return b
+}
+
+// serve takes in which accounts this worker is configured to serve. It orders them
+// differently for each worker, so that workers that start together do not all
+// reach for the same ones, and each gives up first what it would take last.
+func (b *balance) serve(accounts []string) {
 	liking := func(account string) uint64 {
 		h := fnv.New64a()
-		_, _ = h.Write([]byte(self + " " + account)) // never fails
+		_, _ = h.Write([]byte(b.self + " " + account)) // never fails
 		return h.Sum64()
 	}
-	ordered := slices.SortedFunc(slices.Values(accounts), func(a, b string) int { return cmp.Compare(liking(a), liking(b)) })
-	return &balance{accounts: ordered, freeSince: make(map[string]time.Time)}
+	b.accounts = slices.SortedFunc(slices.Values(accounts), func(a, b string) int { return cmp.Compare(liking(a), liking(b)) })
+	maps.DeleteFunc(b.freeSince, func(account string, _ time.Time) bool { return !slices.Contains(accounts, account) })
 }
 
 // plan is what a worker does after a reading.

@@ -56,6 +56,7 @@ type spread struct {
 	balance   *balance
 
 	mu      sync.Mutex
+	served  []string      // accounts that this worker is configured to serve
 	leases  *queue.Leases // nil: not open
 	able    map[string]bool
 	shunned map[string]time.Time // by account that could not be opened: until when
@@ -69,8 +70,8 @@ func newSpread(js jetstream.JetStream, name string, accounts []string, replicas 
 	id := queue.WorkerID(name)
 	return &spread{
 		id: id, js: js, replicas: replicas, log: log.With().Str("worker", id).Logger(),
-		balance: newBalance(id, accounts),
-		able:    make(map[string]bool), shunned: make(map[string]time.Time),
+		balance: newBalance(id, accounts), served: accounts,
+		able: make(map[string]bool), shunned: make(map[string]time.Time),
 		mine: make(map[string]*owner), fault: errNotRead, news: make(chan struct{}),
 	}
 }
@@ -97,6 +98,7 @@ func (s *spread) look(ctx context.Context) error {
 	if !s.js.Conn().IsConnected() {
 		return errors.New("NATS is not connected")
 	}
+	s.balance.serve(s.configured())
 	leases, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -288,7 +290,27 @@ func (s *spread) end(account string, failed bool) {
 func (s *spread) offer(account string, able bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.able[account] = able
+	if slices.Contains(s.served, account) {
+		s.able[account] = able
+	}
+}
+
+// serve puts another list of accounts in force. One that is not on it any more is
+// neither offered nor taken from now on; the others hear of it within a reading.
+func (s *spread) serve(accounts []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served = accounts
+	gone := func(account string) bool { return !slices.Contains(accounts, account) }
+	maps.DeleteFunc(s.able, func(account string, _ bool) bool { return gone(account) })
+	maps.DeleteFunc(s.takes, func(account string, _ bool) bool { return gone(account) })
+	maps.DeleteFunc(s.shunned, func(account string, _ time.Time) bool { return gone(account) })
+}
+
+func (s *spread) configured() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served
 }
 
 func (s *spread) leave() {

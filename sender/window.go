@@ -34,6 +34,7 @@ func (w *window) assumeFull(now time.Time) {
 // if that depends on an answer.
 func (w *window) take(now time.Time, share float64) (at time.Time, ok bool) {
 	if w.limit.N == 0 {
+		w.held++ // it counts as soon as there is a limit
 		return time.Time{}, true
 	}
 	if now.Before(w.floor) {
@@ -53,18 +54,34 @@ func (w *window) take(now time.Time, share float64) (at time.Time, ok bool) {
 
 // answered gives the token back one length after now.
 func (w *window) answered(now time.Time) {
+	w.held--
 	if w.limit.N == 0 {
 		return
 	}
-	w.held--
 	w.freed = append(w.freed, now.Add(w.limit.Per))
 }
 
 // unused gives the token back at once: no call was made.
-func (w *window) unused() {
-	if w.limit.N > 0 {
-		w.held--
+func (w *window) unused() { w.held-- }
+
+// change puts another limit in force. Whatever is counted stays so, for the new
+// length: in any interval that begins at the change or later there are no more
+// calls than the new limit, but for those that were under way already. A call is
+// forgotten when it no longer counts, so that a longer window knows of those of
+// the shorter one only.
+func (w *window) change(limit rate.Rate) {
+	if limit.N == 0 {
+		w.limit, w.freed, w.floor = limit, nil, time.Time{}
+		return
 	}
+	longer := limit.Per - w.limit.Per
+	for i := range w.freed {
+		w.freed[i] = w.freed[i].Add(longer)
+	}
+	if !w.floor.IsZero() {
+		w.floor = w.floor.Add(longer)
+	}
+	w.limit = limit
 }
 
 func (w *window) expire(now time.Time) {
@@ -109,6 +126,30 @@ func (p *pace) started(now time.Time, random float64) {
 	if p.limit.N == 0 {
 		return
 	}
-	spacing := p.limit.Per / time.Duration(p.limit.N)
+	spacing := spacingOf(p.limit)
 	p.next = now.Add(spacing + time.Duration(float64(spacing)*random/5))
+}
+
+// change puts another limit in force. The next call comes when it was to come, or
+// sooner if the new spacing, counted from now, ends before.
+func (p *pace) change(limit rate.Rate, now time.Time) {
+	p.limit = limit
+	p.next = soonest(p.next, limit, now)
+}
+
+// spacingOf is the least time between two calls of a pace; 0: there is none.
+func spacingOf(limit rate.Rate) time.Duration {
+	if limit.N == 0 {
+		return 0
+	}
+	return limit.Per / time.Duration(limit.N)
+}
+
+// soonest moves a pace's next call forward to where a limit allows it, whenever
+// the last one was.
+func soonest(next time.Time, limit rate.Rate, now time.Time) time.Time {
+	if at := now.Add(spacingOf(limit)); next.After(at) {
+		return at
+	}
+	return next
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,7 +12,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 )
 
@@ -30,18 +28,18 @@ type Options struct {
 // Worker serves accounts: it owns those whose lease it holds and stands by for
 // the others. Workers that serve the same accounts share them evenly.
 type Worker struct {
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	accounts []Config
-	clients  []*wazzup.Client
-	log      zerolog.Logger
-	metrics  *metrics
-	tracer   trace.Tracer
-	tracing  bool
-	spread   *spread
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	log     zerolog.Logger
+	metrics *metrics
+	tracer  trace.Tracer
+	tracing bool
+	spread  *spread
 
-	standing []atomic.Bool // by account: owned, or standing by
-	awaiting []atomic.Bool // by account: owned, and the vendor did not answer when it was last asked, or was not asked yet
+	mu       sync.Mutex
+	accounts []*served          // in the order of the configuration
+	leaving  map[string]*served // by name: those that a reload removed, the last of each
+	start    func(*served)      // begins to serve one; nil: Run does not run
 }
 
 // New builds a worker and names every fault of its configuration. It does not
@@ -57,33 +55,16 @@ func New(opt Options) (*Worker, error) {
 	}
 	w := &Worker{
 		nc: opt.NATS, js: js, log: opt.Log, metrics: m, tracer: opt.Tracer, tracing: opt.Tracing,
-		standing: make([]atomic.Bool, len(opt.Accounts)),
-		awaiting: make([]atomic.Bool, len(opt.Accounts)),
+		leaving: make(map[string]*served),
 	}
-	var faults []error
-	for _, cfg := range opt.Accounts {
-		cfg = cfg.withDefaults()
-		key := cfg.APIKey
-		client, err := wazzup.NewClient(wazzup.Config{
-			BaseURL: cfg.APIURL, Key: func() string { return key }, Timeout: cfg.Timeout,
-			Transport: wazzup.NewTransport(wazzup.TransportConfig{}),
-		})
-		if err != nil {
-			faults = append(faults, fmt.Errorf("account %s: %w", cfg.Account, err))
-			continue
-		}
-		w.accounts = append(w.accounts, cfg)
-		w.clients = append(w.clients, client)
-	}
-	if err := errors.Join(faults...); err != nil {
+	if w.accounts, err = newAccounts(opt.Accounts, nil); err != nil {
 		return nil, fmt.Errorf("new worker: %w", err)
 	}
-	names, name, replicas := make([]string, len(w.accounts)), "", 1
-	for i := range w.accounts {
-		names[i], name = w.accounts[i].Account, w.accounts[i].Worker
-		replicas = max(replicas, w.accounts[i].Limits.Replicas)
+	name, replicas := "", 1
+	for _, a := range w.accounts {
+		name, replicas = a.cfg.Worker, max(replicas, a.cfg.Limits.Replicas)
 	}
-	w.spread = newSpread(js, name, names, replicas, w.log)
+	w.spread = newSpread(js, name, names(w.accounts), replicas, w.log)
 	return w, nil
 }
 
@@ -95,12 +76,15 @@ func (w *Worker) Ready() error {
 	if !w.nc.IsConnected() {
 		return errors.New("NATS is not connected")
 	}
-	for i := range w.standing {
-		if !w.standing[i].Load() {
-			return fmt.Errorf("account %s is neither owned nor stood by for", w.accounts[i].Account)
+	w.mu.Lock()
+	accounts := w.accounts
+	w.mu.Unlock()
+	for _, a := range accounts {
+		if !a.standing.Load() {
+			return fmt.Errorf("account %s is neither owned nor stood by for", a.name)
 		}
-		if w.awaiting[i].Load() {
-			return fmt.Errorf("account %s: Wazzup does not answer", w.accounts[i].Account)
+		if a.awaiting.Load() {
+			return fmt.Errorf("account %s: Wazzup does not answer", a.name)
 		}
 	}
 	return nil
@@ -110,35 +94,52 @@ func (w *Worker) Ready() error {
 // calls in flight end, and the leases are given up. NATS being away is waited
 // for.
 func (w *Worker) Run(ctx context.Context) error {
+	defer w.metrics.observe(w)()
 	var wg sync.WaitGroup
-	for i := range w.accounts {
-		wg.Go(func() { w.serve(ctx, i) })
+	w.mu.Lock()
+	w.start = func(a *served) {
+		one, stop := context.WithCancel(ctx)
+		a.stop = stop
+		wg.Go(func() {
+			defer close(a.ended)
+			defer stop()
+			w.serve(one, a)
+		})
 	}
+	for _, a := range w.accounts {
+		w.start(a)
+	}
+	w.mu.Unlock()
 	wg.Go(func() { w.spread.attend(ctx) })
+	<-ctx.Done()
+	w.mu.Lock()
+	w.start = nil // a reload starts nothing any more
+	w.mu.Unlock()
 	wg.Wait()
-	for _, c := range w.clients {
-		c.CloseIdleConnections()
-	}
 	return nil
 }
 
 // serve takes the account's lease whenever it is free and this worker's turn.
-func (w *Worker) serve(ctx context.Context, i int) {
-	log := w.log.With().Str("account", w.accounts[i].Account).Logger()
+func (w *Worker) serve(ctx context.Context, a *served) {
+	defer a.client.CloseIdleConnections()
+	if a.former != nil {
+		<-a.former.ended // it is being given up
+	}
+	log := w.log.With().Str("account", a.name).Logger()
 	var before *ownership
 	prepared, failing := false, false
 	for ctx.Err() == nil {
 		news := w.spread.next()
 		var err error
 		if !prepared {
-			err = w.prepare(ctx, i)
+			err = w.prepare(ctx, a)
 			prepared = err == nil
 		}
 		if err == nil {
-			before, err = w.turn(ctx, i, before)
+			before, err = w.turn(ctx, a, before)
 		}
 		failed := err != nil && !errors.Is(err, errGivenUp) && !errors.Is(err, queue.ErrLeaseHeld)
-		w.standing[i].Store(!failed)
+		a.standing.Store(!failed)
 		if failed && !failing && ctx.Err() == nil && !errors.Is(err, errNotRead) {
 			log.Warn().Err(err).Msg("account_not_served")
 			failing = true
@@ -149,56 +150,54 @@ func (w *Worker) serve(ctx context.Context, i int) {
 		case <-news:
 		}
 	}
-	w.standing[i].Store(false)
+	a.standing.Store(false)
 }
 
 // prepare sees to the account's streams, without which it cannot be stood by for.
-func (w *Worker) prepare(ctx context.Context, i int) error {
+func (w *Worker) prepare(ctx context.Context, a *served) error {
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	cfg := w.accounts[i]
-	_, err := queue.Ensure(ctx, w.js, cfg.Account, cfg.Limits)
-	w.spread.offer(cfg.Account, err == nil)
+	_, err := queue.Ensure(ctx, w.js, a.name, a.config().Limits)
+	w.spread.offer(a.name, err == nil)
 	return err
 }
 
 // turn serves the account for one lease, if it is to be taken now, and returns
 // what this process remembers of its last ownership.
-func (w *Worker) turn(ctx context.Context, i int, before *ownership) (*ownership, error) {
-	account := w.accounts[i].Account
-	leases, err := w.spread.begin(account)
+func (w *Worker) turn(ctx context.Context, a *served, before *ownership) (*ownership, error) {
+	leases, err := w.spread.begin(a.name)
 	if leases == nil {
 		return before, err
 	}
-	after, opened, err := w.own(ctx, i, leases, before)
+	after, opened, err := w.own(ctx, a, leases, before)
 	if after == nil {
 		after = before
 	}
 	lost := errors.Is(err, queue.ErrLeaseHeld) || errors.Is(err, queue.ErrLeaseLost) || errors.Is(err, queue.ErrFenced)
-	w.spread.end(account, err != nil && !opened && !lost && ctx.Err() == nil)
+	w.spread.end(a.name, err != nil && !opened && !lost && ctx.Err() == nil)
 	return after, err
 }
 
 // own serves one account for one lease. opened tells whether it got to work.
-func (w *Worker) own(ctx context.Context, i int, leases *queue.Leases, before *ownership) (after *ownership, opened bool, err error) {
-	cfg := w.accounts[i]
+func (w *Worker) own(ctx context.Context, a *served, leases *queue.Leases, before *ownership) (after *ownership, opened bool, err error) {
 	setup, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	// The streams may have been made anew since they were last seen to.
-	topology, err := queue.Ensure(setup, w.js, cfg.Account, cfg.Limits)
+	topology, err := queue.Ensure(setup, w.js, a.name, a.config().Limits)
 	if err != nil {
 		return nil, false, err
 	}
-	lease, err := leases.Acquire(setup, cfg.Account)
+	lease, err := leases.Acquire(setup, a.name)
 	if err != nil {
 		return nil, false, err
 	}
 	cancel()
-	w.awaiting[i].Store(true)
-	defer w.awaiting[i].Store(false)
-	w.standing[i].Store(true)
-	o := newOwner(w, cfg, topology, lease, w.clients[i])
-	o.vendorAway = w.awaiting[i].Store
+	a.awaiting.Store(true)
+	defer a.awaiting.Store(false)
+	a.standing.Store(true)
+	o := a.owned(func(cfg Config) *owner { return newOwner(w, cfg, topology, lease, a.client) })
+	defer a.released()
+	o.vendorAway = a.awaiting.Store
 	o.serving = func(serves bool) {
 		opened = opened || serves
 		w.serving(o, serves)

@@ -11,6 +11,10 @@
 // While NATS is away webhooks are answered 503, for Wazzup to post them again,
 // and so is /readyz.
 //
+// SIGHUP: WAZZUP_ACCOUNTS_FILE and the files of secrets are read again. Secrets,
+// public URLs and accounts take effect at once; a configuration with faults is
+// refused, and the log names each of them.
+//
 // SIGTERM or SIGINT: it stops listening, requests under way finish, then
 // telemetry and the connection to NATS end, and the exit code is 0. A second
 // signal ends the process at once, with exit code 1.
@@ -45,5 +49,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	program.ReloadOnHangup()
 	return program.Run(ctx)
 }

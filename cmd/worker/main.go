@@ -13,6 +13,10 @@
 // For a single machine EMBEDDED_NATS=/var/lib/wazzup runs the NATS server in
 // this process.
 //
+// SIGHUP: WAZZUP_ACCOUNTS_FILE and the files of secrets are read again. Rates and
+// keys take effect at once, new accounts are served, removed ones are handed over;
+// a configuration with faults is refused, and the log names each of them.
+//
 // SIGTERM or SIGINT: no command is claimed any more, calls in flight end (at
 // most WAZZUP_TIMEOUT), the accounts are handed over; then telemetry, the
 // connection to NATS and an embedded server end, in this order, and the exit
@@ -48,5 +52,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	program.ReloadOnHangup()
 	return program.Run(ctx)
 }

@@ -136,6 +136,10 @@ func checkCommand(t *testing.T, ctl *ctl, c shown) {
 		if _, err := os.Stat(filepath.Join(root, args[0])); err != nil {
 			t.Errorf("%s: %v", c.where, err)
 		}
+	case "kill":
+		if args[0] != "-HUP" {
+			t.Errorf("%s: %v is no way to treat a program", c.where, args)
+		}
 	case "docker", "install", "printf", "openssl", "chmod":
 	default:
 		t.Errorf("%s: %q is not known here: check it, and teach this test about it", c.where, name)

@@ -6,7 +6,9 @@ import "github.com/wazzup-relay/wazzup-relay/internal/config"
 type ClientSettings struct {
 	NATS    NATSSettings
 	Account string
-	table   *config.Set
+
+	source
+	table *config.Set
 }
 
 // NewClientSettings declares the settings of a program that talks to NATS only.

@@ -7,7 +7,7 @@
 // programs are told, and every fault at once), workersettings.go and
 // ingestsettings.go (the tables), accounts.go (one account or many), worker.go
 // and ingest.go (settings become tasks), program.go (tasks become a program),
-// streams.go (the ingest's readiness).
+// streams.go (the ingest's readiness), reload.go (the accounts again, at SIGHUP).
 //
 // Building opens what must be open before anything runs, that is listeners,
 // the connection to NATS and an embedded server; nothing is served before Run.

@@ -22,6 +22,11 @@ type Ingest struct {
 	Addr net.Addr
 	// AdminAddr is where /healthz, /readyz and /metrics are served.
 	AdminAddr net.Addr
+
+	settings *IngestSettings
+	accounts []ingest.Account // in force; owned by whoever calls Reload
+	server   *ingest.Server
+	streams  *streamWatch
 }
 
 // BuildIngest makes the ingest's tasks out of parsed settings. In the order of
@@ -32,7 +37,7 @@ type Ingest struct {
 // webhooks is what to take webhooks from; nil = listen on INGEST_ADDR. A caller
 // that does not run it closes it.
 func BuildIngest(ctx context.Context, s *IngestSettings, webhooks net.Listener, log zerolog.Logger) (_ *Ingest, err error) {
-	i := &Ingest{Program: newProgram("ingest", log)}
+	i := &Ingest{Program: newProgram("ingest", log), settings: s, accounts: s.Accounts}
 	defer func() {
 		if err != nil {
 			i.Close()
@@ -62,20 +67,19 @@ func BuildIngest(ctx context.Context, s *IngestSettings, webhooks net.Listener, 
 		return nil, err
 	}
 	i.opened(store.Close)
-	server, err := ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody}, store, conn.Conn(), log, tel.Meter) //nolint:contextcheck // counters start without one
+	i.server, err = ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody}, store, conn.Conn(), log, tel.Meter) //nolint:contextcheck // counters start without one
 	if err != nil {
 		return nil, err
 	}
-	streams, err := newStreamWatch(conn, s.Accounts)
-	if err != nil {
+	if i.streams, err = newStreamWatch(conn, s.Accounts); err != nil {
 		return nil, err
 	}
 	i.add(telemetryTask(tel, log), telemetryGrace+time.Second)
-	i.add(streams, streamsTimeout+time.Second)
+	i.add(i.streams, streamsTimeout+time.Second)
 	log.Info().Stringer("address", i.Addr).Int("accounts", len(s.Accounts)).Msg("webhooks are listened for")
 	i.add(daemon.NewTask("ingest", func(ctx context.Context) error {
 		defer store.Close()
-		return server.Run(ctx, webhooks)
+		return i.server.Run(ctx, webhooks)
 	}, store.Available), ingestBudget)
 	return i, nil
 }

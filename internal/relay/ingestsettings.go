@@ -24,6 +24,7 @@ type IngestSettings struct {
 	// Ignored are variables that the accounts file overrides.
 	Ignored []string
 
+	source
 	table            *config.Set
 	account          string
 	accountsFile     string

@@ -35,7 +35,17 @@ type Settings interface {
 	check() []finding
 	// prepare takes the settings that were found right to their final form.
 	prepare()
+	// readFrom notes where the settings came from.
+	readFrom(source)
 }
+
+// source is where settings came from, to read them again.
+type source struct {
+	args   []string
+	getenv func(string) string
+}
+
+func (s *source) readFrom(from source) { *s = from }
 
 // finding is a fault that a rule found, with the settings that the rule looked
 // at: if one of those could not even be read, the rule's word is worth nothing.
@@ -70,6 +80,7 @@ func Parse(s Settings, args []string, getenv func(string) string, stdout io.Writ
 		return &UsageError{all}
 	}
 	s.prepare()
+	s.readFrom(source{args, getenv})
 	return nil
 }
 

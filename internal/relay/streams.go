@@ -23,12 +23,13 @@ const (
 // streamWatch is the part of the ingest's readiness that a connection does not
 // show: events can be stored only where a worker has made the account's streams.
 type streamWatch struct {
-	conn     *daemon.NATS
-	js       jetstream.JetStream
-	accounts []string
+	conn    *daemon.NATS
+	js      jetstream.JetStream
+	changed chan struct{} // holds one token when the accounts changed
 
-	mu  sync.Mutex
-	err error // guarded by mu
+	mu       sync.Mutex // guards the rest
+	accounts []string
+	err      error
 }
 
 func newStreamWatch(conn *daemon.NATS, accounts []ingest.Account) (*streamWatch, error) {
@@ -36,11 +37,25 @@ func newStreamWatch(conn *daemon.NATS, accounts []ingest.Account) (*streamWatch,
 	if err != nil {
 		return nil, fmt.Errorf("watch streams: %w", err)
 	}
-	w := &streamWatch{conn: conn, js: js, err: errors.New("not looked for yet")}
-	for _, a := range accounts {
-		w.accounts = append(w.accounts, a.Name)
-	}
+	w := &streamWatch{conn: conn, js: js, changed: make(chan struct{}, 1), err: errors.New("not looked for yet")}
+	w.watch(accounts)
 	return w, nil
+}
+
+// watch puts another set of accounts in place of the present one, and has them
+// looked at soon.
+func (w *streamWatch) watch(accounts []ingest.Account) {
+	names := make([]string, len(accounts))
+	for i, a := range accounts {
+		names[i] = a.Name
+	}
+	w.mu.Lock()
+	w.accounts = names
+	w.mu.Unlock()
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Name is the task's name.
@@ -79,6 +94,8 @@ func (w *streamWatch) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-back:
 			timer.Stop()
+		case <-w.changed:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
@@ -90,7 +107,10 @@ func (w *streamWatch) look(ctx context.Context) error {
 	if err := w.conn.Ready(); err != nil {
 		return err
 	}
-	for _, account := range w.accounts {
+	w.mu.Lock()
+	accounts := w.accounts
+	w.mu.Unlock()
+	for _, account := range accounts {
 		ask, cancel := context.WithTimeout(ctx, streamsTimeout)
 		_, err := w.js.Stream(ask, queue.Names{Account: account}.Records())
 		cancel()

@@ -33,6 +33,9 @@ type Worker struct {
 	AdminAddr net.Addr
 	// Nats is the worker's own connection.
 	Nats *daemon.NATS
+
+	settings *WorkerSettings
+	work     *sender.Worker
 }
 
 // BuildWorker makes the worker's tasks out of parsed settings. In the order of
@@ -43,7 +46,7 @@ type Worker struct {
 // A caller that does not run it closes it. An address that is taken and a locked
 // folder are errors; NATS or the vendor being away is none.
 func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ *Worker, err error) {
-	w := &Worker{Program: newProgram("worker", log)}
+	w := &Worker{Program: newProgram("worker", log), settings: s}
 	defer func() {
 		if err != nil {
 			w.Close()
@@ -69,7 +72,7 @@ func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ 
 		return nil, err
 	}
 	_, silent := tel.Tracer.(tracenoop.Tracer)
-	work, err := sender.New(sender.Options{ //nolint:contextcheck // counters start without one
+	w.work, err = sender.New(sender.Options{ //nolint:contextcheck // counters start without one
 		NATS: w.Nats.Conn(), Accounts: s.Accounts, Log: log,
 		Meter: tel.Meter, Tracer: tel.Tracer, Tracing: !silent,
 	})
@@ -84,8 +87,8 @@ func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ 
 		case err != nil:
 			return err
 		}
-		return work.Run(ctx)
-	}, work.Ready), s.common.Timeout+settleBudget)
+		return w.work.Run(ctx)
+	}, w.work.Ready), s.common.Timeout+settleBudget)
 	return w, nil
 }
 

@@ -48,6 +48,7 @@ type WorkerSettings struct {
 	// Ignored are variables that the accounts file overrides.
 	Ignored []string
 
+	source
 	table        *config.Set
 	account      string
 	apiKey       config.Secret

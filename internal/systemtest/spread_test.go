@@ -22,6 +22,7 @@ import (
 type office struct {
 	*rig
 	accounts []string
+	file     string // of the accounts
 	vars     []string
 	leases   *queue.Leases
 
@@ -37,26 +38,34 @@ func newOffice(t *testing.T, size int) *office {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	var file strings.Builder
-	file.WriteString("accounts:\n")
 	for i := range size {
 		account := fmt.Sprint("account-", i)
 		o.accounts = append(o.accounts, account)
-		fmt.Fprintf(&file, "  - {name: %s, apiKeyFile: %s.key}\n", account, account)
 		if err := os.WriteFile(filepath.Join(dir, account+".key"), []byte("key-"+account), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	path := filepath.Join(dir, "accounts.yaml")
-	if err := os.WriteFile(path, []byte(file.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	o.vars = o.env("WAZZUP_API_KEY=", "WAZZUP_ACCOUNTS_FILE="+path, "WAZZUP_ACCOUNT_RATE=500/5s", "WAZZUP_RECORD_BYTES=64MiB")
+	o.file = filepath.Join(dir, "accounts.yaml")
+	o.write(o.accounts...)
+	o.vars = o.env("WAZZUP_API_KEY=", "WAZZUP_ACCOUNTS_FILE="+o.file, "WAZZUP_ACCOUNT_RATE=500/5s", "WAZZUP_RECORD_BYTES=64MiB")
 	var err error
 	if o.leases, err = queue.OpenLeases(t.Context(), o.js, "observer", 1); err != nil {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// write makes an accounts file of these.
+func (o *office) write(accounts ...string) {
+	o.t.Helper()
+	var file strings.Builder
+	file.WriteString("accounts:\n")
+	for _, account := range accounts {
+		fmt.Fprintf(&file, "  - {name: %s, apiKeyFile: %s.key}\n", account, account)
+	}
+	if err := os.WriteFile(o.file, []byte(file.String()), 0o600); err != nil {
+		o.t.Fatal(err)
+	}
 }
 
 // traffic publishes to all accounts in turn until end is called.
