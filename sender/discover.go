@@ -289,10 +289,10 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	o.accountAnswers()
 	for _, ch := range channels {
 		o.channelState(ch.ChannelID, ch.State, asked)
 	}
+	o.accountAnswers() // after the channels, so that nothing is asked for that cannot be sent
 	o.mu.Unlock()
 	var lanes []wantedLane
 	for _, ch := range channels {
