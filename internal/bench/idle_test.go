@@ -18,8 +18,8 @@ func BenchmarkIdleLanes(b *testing.B) {
 	name := fmt.Sprintf("lanes=%d", lanes)
 	b.Run(name, func(b *testing.B) {
 		for b.Loop() {
-			// Every channel has a lane of each class.
-			s := newScene(b, spec{Accounts: 1, Channels: 1, Messages: 1, Listed: (lanes + 1) / 2})
+			// Every listed channel has a transactional lane.
+			s := newScene(b, spec{Accounts: 1, Channels: 1, Messages: 1, Listed: lanes})
 			s.vendor.tell("open")
 			var told string
 			p := start(b, "worker", s.spec, &told)
