@@ -233,6 +233,7 @@ func (w *writer) failed(p *write, err error) {
 			w.retry(p, unansweredPause, w.send)
 			return
 		}
+		p.unanswered = 0
 		w.retry(p, 0, w.probe)
 		return
 	}

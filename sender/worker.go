@@ -66,7 +66,7 @@ func New(opt Options) (*Worker, error) {
 		key := cfg.APIKey
 		client, err := wazzup.NewClient(wazzup.Config{
 			BaseURL: cfg.APIURL, Key: func() string { return key }, Timeout: cfg.Timeout,
-			Transport: wazzup.NewTransport(wazzup.TransportConfig{}),
+			Transport: wazzup.NewTransport(wazzup.TransportConfig{Connections: cfg.Concurrency}),
 		})
 		if err != nil {
 			faults = append(faults, fmt.Errorf("account %s: %w", cfg.Account, err))
