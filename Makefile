@@ -96,6 +96,10 @@ test-model: ## Hold RUNS (50) random schedules to the promises; MODEL_SEED=n rep
 bench: ## Measure the worker beside a bare loop (BENCH=regexp BENCHTIME=1x)
 	cd internal/bench && go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m ./...
 
+.PHONY: bench-million
+bench-million: ## Measure a healthy channel beside a million commands that are stuck
+	BENCH_BACKLOG=1000000 $(MAKE) bench BENCH=Stuck
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	internal/tools/fuzz.sh $(FUZZTIME)

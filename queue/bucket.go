@@ -12,9 +12,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxKeysAtOnce is well within the 1,024 messages that the server gives for one
-// request.
-const maxKeysAtOnce = 500
+// Bounds of one request for the values of many keys.
+const (
+	maxAnswers    = 1024 + 1 // that the server gives at most, and the end of them
+	maxKeysAtOnce = 500      // well within that
+)
 
 // kvOperation is on a message that marks a deleted key.
 const kvOperation = "KV-Operation"
@@ -67,7 +69,9 @@ func lastOfSome(ctx context.Context, nc *nats.Conn, bucket string, keys []string
 		return err
 	}
 	inbox := nc.NewInbox()
-	sub, err := nc.SubscribeSync(inbox)
+	// A synchronous subscription would make room for 65,536 answers each time.
+	answers := make(chan *nats.Msg, maxAnswers)
+	sub, err := nc.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return err
 	}
@@ -76,9 +80,11 @@ func lastOfSome(ctx context.Context, nc *nats.Conn, bucket string, keys []string
 		return err
 	}
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return err
+		var m *nats.Msg
+		select {
+		case m = <-answers:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 		switch status := m.Header.Get("Status") + " " + m.Header.Get("Description"); status {
 		case " ":

@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -27,29 +29,39 @@ var (
 
 const (
 	writeTimeout  = 5 * time.Second // for one PubAck, before the message is published again
+	sweepEvery    = time.Second     // how often writes are looked through for those that have waited so long
 	writeRetryMin = 50 * time.Millisecond
 	writeRetryMax = 2 * time.Second
 	triesUntilLog = 5 // a few failures are an ordinary reconnect
-	// asyncMaxPending is far above what an owner can have under way, because
-	// nats.go would otherwise block the very goroutine that reads PubAcks.
-	asyncMaxPending = 1 << 20
+	// Where nobody answers, a stream may be without a leader for a moment. Only
+	// what meets nobody after unansweredTries more is probed.
+	unansweredTries = 2
+	unansweredPause = 250 * time.Millisecond
 )
 
 // writer publishes to an account's streams and calls back when the outcome is
 // certain: after the PubAck, or when it can never come. Until then it publishes
 // again, through time-outs, reconnects and full streams. Callbacks run one at a
 // time for PubAcks and must not block.
+//
+// It does for itself what nats.go's asynchronous publisher does too, since four
+// messages are published for every command: no timer and no future for each, and
+// no reflection to read a PubAck.
 type writer struct {
-	js     jetstream.JetStream // its async publisher is ours alone
+	nc     *nats.Conn
+	inbox  string // where PubAcks arrive, with a dot at its end: a write's token follows
+	acks   *nats.Subscription
+	breaks chan nats.Status // of the connection
 	fenced func(ctx context.Context) (bool, error)
 	log    zerolog.Logger
 
 	ctx    context.Context //nolint:containedctx // the writer's life; every retry belongs to it
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // retries under way
+	wg     sync.WaitGroup // retries under way, and what watches over the writes
 
 	mu      sync.Mutex
-	pending map[*nats.Msg]*write
+	pending map[uint64]*write // by token: published, and not answered
+	token   uint64            // the last one
 	stopped bool
 	onFull  func(full bool)
 	full    bool
@@ -58,7 +70,10 @@ type writer struct {
 type write struct {
 	msg   *nats.Msg
 	done  func(seq uint64, duplicate bool, err error)
+	sent  time.Time // when it was published last
 	tries int
+	// unanswered: how often in a row nobody was there to store it.
+	unanswered int
 	// records: it goes to the records stream, without which nothing can be claimed.
 	records bool
 	sure    bool // false once a PubAck may have been lost
@@ -74,23 +89,21 @@ type stored struct {
 }
 
 func newWriter(nc *nats.Conn, fenced func(context.Context) (bool, error), onFull func(bool), log zerolog.Logger) (*writer, error) {
-	w := &writer{pending: make(map[*nats.Msg]*write), fenced: fenced, onFull: onFull, log: log}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
-	js, err := jetstream.New(nc,
-		jetstream.WithPublishAsyncMaxPending(asyncMaxPending),
-		jetstream.WithPublishAsyncTimeout(writeTimeout),
-		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) {
-			w.acked(m, ack)
-		}),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) {
-			w.failed(m, err)
-		}),
-	)
-	if err != nil {
-		w.cancel()
-		return nil, fmt.Errorf("async publisher: %w", err)
+	w := &writer{
+		nc: nc, inbox: nc.NewInbox() + ".",
+		pending: make(map[uint64]*write), fenced: fenced, onFull: onFull, log: log,
 	}
-	w.js = js
+	var err error
+	if w.acks, err = nc.Subscribe(w.inbox+"*", w.answered); err != nil {
+		return nil, fmt.Errorf("subscribe to PubAcks: %w", err)
+	}
+	// A full buffer would drop PubAcks; there are no more than writes under way.
+	if err := w.acks.SetPendingLimits(-1, -1); err != nil {
+		return nil, fmt.Errorf("lift the pending limits of PubAcks: %w", err)
+	}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.breaks = nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	w.wg.Go(w.watch)
 	return w, nil
 }
 
@@ -102,11 +115,50 @@ func (w *writer) stop() {
 	w.pending = nil
 	w.mu.Unlock()
 	w.cancel()
+	w.nc.RemoveStatusListener(w.breaks)
+	_ = w.acks.Unsubscribe() // an error: the connection is closed, and the subscription with it
 	w.wg.Wait()
 	for _, p := range pending {
 		p.done(0, false, ErrStopped)
 	}
-	w.js.CleanupPublisher()
+}
+
+// watch publishes again what has waited too long for its PubAck, and all that was
+// under way when the connection broke.
+func (w *writer) watch() {
+	breaks := w.breaks
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-w.ctx.Done():
+			return
+		case now := <-sweep.C:
+			w.lose(nats.ErrTimeout, func(p *write) bool { return now.Sub(p.sent) >= writeTimeout })
+		case _, ok := <-breaks:
+			if !ok { // the connection is closed
+				breaks = nil
+				continue
+			}
+			w.lose(nats.ErrDisconnected, func(*write) bool { return true })
+		}
+	}
+}
+
+// lose gives up waiting for the PubAcks of some writes.
+func (w *writer) lose(err error, which func(*write) bool) {
+	var lost []*write
+	w.mu.Lock()
+	for token, p := range w.pending {
+		if which(p) {
+			delete(w.pending, token)
+			lost = append(lost, p)
+		}
+	}
+	w.mu.Unlock()
+	for _, p := range lost {
+		w.failed(p, err)
+	}
 }
 
 // publish starts a write. done is called exactly once, never from within publish.
@@ -122,11 +174,17 @@ func (w *writer) send(p *write) {
 		go p.done(0, false, ErrStopped) // never from within publish: the caller may hold a lock
 		return
 	}
-	w.pending[p.msg] = p
+	w.token++
+	token := w.token
+	w.pending[token] = p
+	p.sent = time.Now()
 	w.mu.Unlock()
-	if _, err := w.js.PublishMsgAsync(p.msg); err != nil {
+	msg := nats.Msg{
+		Subject: p.msg.Subject, Reply: w.inbox + strconv.FormatUint(token, 36), Header: p.msg.Header, Data: p.msg.Data,
+	}
+	if err := w.nc.PublishMsg(&msg); err != nil {
 		switch {
-		case w.take(p.msg) == nil:
+		case w.take(token) == nil:
 		case errors.Is(err, nats.ErrMaxPayload):
 			go p.done(0, false, ErrTooLarge) // never from within publish
 		default:
@@ -135,30 +193,51 @@ func (w *writer) send(p *write) {
 	}
 }
 
-func (w *writer) take(m *nats.Msg) *write {
+// take returns the write that waits under a token; nil if none does any more.
+func (w *writer) take(token uint64) *write {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := w.pending[m]
-	delete(w.pending, m)
+	p := w.pending[token]
+	delete(w.pending, token)
 	return p
 }
 
-func (w *writer) acked(m *nats.Msg, ack *jetstream.PubAck) {
-	p := w.take(m)
+// answered takes in a PubAck, or that nobody is there to send one.
+func (w *writer) answered(m *nats.Msg) {
+	token, err := strconv.ParseUint(m.Subject[len(w.inbox):], 36, 64)
+	if err != nil {
+		return // not an answer to us
+	}
+	p := w.take(token)
 	if p == nil {
+		return
+	}
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		w.failed(p, jetstream.ErrNoStreamResponse)
+		return
+	}
+	ack, err := parsePubAck(m.Data)
+	if err != nil {
+		w.failed(p, err)
 		return
 	}
 	if p.records {
 		w.setFull(false)
 	}
-	p.done(ack.Sequence, ack.Duplicate, nil)
+	p.done(ack.seq, ack.duplicate, nil)
 }
 
-func (w *writer) failed(m *nats.Msg, err error) {
-	p := w.take(m)
-	if p == nil {
+func (w *writer) failed(p *write, err error) {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		if p.unanswered++; p.unanswered <= unansweredTries {
+			w.retry(p, unansweredPause, w.send)
+			return
+		}
+		p.unanswered = 0
+		w.retry(p, 0, w.probe)
 		return
 	}
+	p.unanswered = 0
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api) && isWrongSequence(api):
@@ -169,13 +248,11 @@ func (w *writer) failed(m *nats.Msg, err error) {
 			return
 		}
 		w.retry(p, 0, w.settle)
-	case errors.As(err, &api):
+	case api != nil:
 		if p.records {
 			w.setFull(isFull(api))
 		}
 		w.again(p, err)
-	case errors.Is(err, jetstream.ErrNoStreamResponse):
-		w.retry(p, 0, w.probe)
 	default: // time-out, disconnect: it may have been stored
 		p.sure = false
 		w.again(p, err)
@@ -271,4 +348,57 @@ func isFull(e *jetstream.APIError) bool {
 
 func setExpectedSubjectSequence(h nats.Header, seq uint64) {
 	h[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(seq, 10)}
+}
+
+// pubAck is what the server says of a stored message.
+type pubAck struct {
+	seq       uint64
+	duplicate bool
+}
+
+// parsePubAck reads a PubAck. The usual form of one is read without reflection,
+// since four come for every command:
+//
+//	{"stream":"records","seq":17}
+//
+// What the server refused is an *[jetstream.APIError].
+func parsePubAck(data []byte) (pubAck, error) {
+	if seq, ok := plainPubAck(data); ok {
+		return pubAck{seq: seq}, nil
+	}
+	var ack struct {
+		Error     *jetstream.APIError `json:"error"`
+		Stream    string              `json:"stream"`
+		Sequence  uint64              `json:"seq"`
+		Duplicate bool                `json:"duplicate"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return pubAck{}, fmt.Errorf("decode PubAck: %w", err)
+	}
+	if ack.Error != nil {
+		return pubAck{}, ack.Error
+	}
+	if ack.Stream == "" {
+		return pubAck{}, errors.New("decode PubAck: it names no stream")
+	}
+	return pubAck{seq: ack.Sequence, duplicate: ack.Duplicate}, nil
+}
+
+func plainPubAck(data []byte) (seq uint64, ok bool) {
+	rest, ok := bytes.CutPrefix(data, []byte(`{"stream":"`))
+	if !ok {
+		return 0, false
+	}
+	end := bytes.IndexByte(rest, '"')
+	if end <= 0 {
+		return 0, false
+	}
+	rest, ok = bytes.CutPrefix(rest[end+1:], []byte(`,`))
+	rest, named := bytes.CutPrefix(bytes.TrimLeft(rest, " "), []byte(`"seq":`))
+	digits, whole := bytes.CutSuffix(rest, []byte(`}`))
+	if !ok || !named || !whole {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(string(digits), 10, 64)
+	return seq, err == nil
 }

@@ -299,13 +299,15 @@ func (o *owner) pollOnce(ctx context.Context) error {
 		return err
 	}
 	o.mu.Lock()
-	if closings == o.closings { // what was read before it closed says nothing of it
-		o.accountAnswers()
-	}
 	o.listed = make(map[string]bool, len(channels))
 	for _, ch := range channels {
 		o.listed[ch.ChannelID] = true
 		o.channelState(ch.ChannelID, ch.State, asked)
+	}
+	// After the channels, so that nothing is asked for that cannot be sent. What was
+	// read before the account closed says nothing of it.
+	if closings == o.closings {
+		o.accountAnswers()
 	}
 	o.mu.Unlock()
 	var lanes []wantedLane

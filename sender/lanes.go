@@ -208,20 +208,22 @@ func (l *lane) rank() int {
 	return 1
 }
 
-// fill asks for more commands where the lane has room. A lane that is closed, or
-// whose breaker is open, is not asked: its backlog stays on disk.
+// fill asks for more commands where half of the lane's room is free, or nothing in
+// it moves: one at a time, each would cost the server a request of its own. A lane
+// that is closed, or whose breaker is open, is not asked: its backlog stays on disk.
 func (o *owner) fill(l *lane) {
 	if o.stopping || !o.laneOpen(l) || o.awaitsBreaker(l) {
 		return
 	}
 	room := o.laneRoom(l)
 	held := o.laneHeld(l)
+	still := l.held() == l.waiting
 	for _, f := range l.feeds {
 		if f.source == nil {
 			continue
 		}
 		wanted := f.source.Wanted()
-		if n := room - held - wanted; n > 0 && (wanted == 0 || n >= room/2) {
+		if n := room - held - wanted; n > 0 && (n >= room/2 || still && wanted == 0) {
 			f.source.Want(n)
 		}
 	}
@@ -241,13 +243,19 @@ func (o *owner) awaitsBreaker(l *lane) bool {
 	return blocked
 }
 
-// laneHeld is how much of its room the lane uses: what waits with its chat does
-// not count, so that it does not stop the others, unless there is too much of it.
-func (o *owner) laneHeld(l *lane) int {
+// held is how many of the lane's commands are in hand.
+func (l *lane) held() int {
 	held := 0
 	for _, f := range l.feeds {
 		held += f.held
 	}
+	return held
+}
+
+// laneHeld is how much of its room the lane uses: what waits with its chat does
+// not count, so that it does not stop the others, unless there is too much of it.
+func (o *owner) laneHeld(l *lane) int {
+	held := l.held()
 	if o.waiting <= waitingMax {
 		held -= l.waiting
 	}

@@ -38,7 +38,7 @@ func newServed(cfg Config) (*served, error) {
 	var err error
 	a.client, err = wazzup.NewClient(wazzup.Config{
 		BaseURL: cfg.APIURL, Key: func() string { return *a.key.Load() }, Timeout: cfg.Timeout,
-		Transport: wazzup.NewTransport(wazzup.TransportConfig{}),
+		Transport: wazzup.NewTransport(wazzup.TransportConfig{Connections: cfg.Concurrency}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("account %s: %w", cfg.Account, err)

@@ -47,12 +47,18 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigOf(t, simulator.Config{})
+}
+
+// newRigOf is a rig whose vendor is as configured.
+func newRigOf(t *testing.T, vendor simulator.Config) *rig {
+	t.Helper()
 	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
 	var err error
-	if r.sim, err = simulator.New(simulator.Config{}); err != nil {
+	if r.sim, err = simulator.New(vendor); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.sim.Start(context.WithoutCancel(t.Context()), "127.0.0.1:0"); err != nil {

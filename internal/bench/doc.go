@@ -2,8 +2,22 @@
 // the same machine, in the same minutes. It is a module of its own, so that
 // what it is compared with is no dependency of the project.
 //
-//	make bench                                    # everything, about four minutes
+//	make bench                                    # everything, about six minutes
 //	go test -run '^$' -bench Send -benchtime 1x   # one of them
+//
+// What they show, each beside what it is compared with:
+//
+//	Send        throughput and CPU of a queue of commands: the worker, the loop, Watermill
+//	Latency     publish → request at the vendor, at 100/s: the worker, the loop
+//	Webhooks    items stored: ingest, a bare handler
+//	Stuck       a healthy channel alone, and beside 50 blocked ones with very many
+//	            commands, all older or between its own: throughput, latency, memory
+//	Priority    latency of transactional commands alone, and while bulk commands of the
+//	            same channel are carried out as fast as may be, by a vendor that takes 20 ms
+//	IdleLanes   CPU and memory of a worker with many lanes and nothing to do
+//
+// Stuck with a million commands (`make bench-million`) takes about three minutes
+// and 1 GB of disk in the system's folder for temporary files.
 //
 // Every part is a process of its own (this test binary once more), so that its
 // CPU time and memory are its own: the NATS server, a vendor that answers at
@@ -16,12 +30,14 @@
 //
 // Sizes come from the environment:
 //
-//	BENCH_ROUNDS    3        rounds of Send, Latency and Webhooks
-//	BENCH_MESSAGES  20000    commands of one run of Send (twice that for 20 accounts)
-//	BENCH_LATENCY   5s       of publishing 100/s, in each round
+//	BENCH_ROUNDS    3        rounds of all but IdleLanes
+//	BENCH_MESSAGES  20000    commands of one run of Send (twice that for 20 accounts),
+//	                         and those of the healthy channel of Stuck
+//	BENCH_LATENCY   5s       of publishing 100/s, in each round of Latency, Stuck and Priority
 //	BENCH_EVENTS    10000    webhook items of one run of Webhooks
 //	BENCH_LANES     1000     idle lanes
 //	BENCH_IDLE      10s      of watching them
-//	BENCH_BACKLOG   100000   commands queued behind blocked channels
+//	BENCH_BACKLOG   100000   commands of the blocked channels of Stuck
+//	BENCH_BULK      20000    bulk commands of Priority
 //	BENCH_PROFILE   (none)   a folder for CPU and allocation profiles of every process
 package bench

@@ -40,29 +40,38 @@ func latency(b *testing.B, v variant) []float64 {
 	s.emptied(channels)
 	s.vendor.tell("reset")
 
-	s.publishPaced(channels, n)
+	s.publishPaced(n, func(i int) string {
+		return schema.SendSubject(account(0), schema.KindSend, channelID(i%channels))
+	})
 	s.emptied(channels + n)
+	return s.latencies(n)
+}
+
+// latencies are p50 and p99, in milliseconds, of the n commands that were published
+// with their time since the vendor was reset.
+func (s *scene) latencies(n int) []float64 {
+	s.b.Helper()
 	var taken []time.Duration
 	s.vendor.ask("latency", &taken)
 	if len(taken) != n {
-		b.Fatalf("%d requests at the vendor, want %d", len(taken), n)
+		s.b.Fatalf("%d requests at the vendor, want %d", len(taken), n)
 	}
 	slices.Sort(taken)
 	milliseconds := func(percent int) float64 { return float64(taken[(n-1)*percent/100]) / float64(time.Millisecond) }
 	return []float64{milliseconds(50), milliseconds(99)}
 }
 
-// publishPaced publishes n commands from a number on, each with its time.
-func (s *scene) publishPaced(from, n int) {
+// publishPaced publishes n commands more, each with its time.
+func (s *scene) publishPaced(n int, subject func(i int) string) {
 	s.b.Helper()
 	ctx, cancel := context.WithTimeout(s.b.Context(), sceneWait)
 	defer cancel()
 	tick := time.NewTicker(latencyPace)
 	defer tick.Stop()
-	for i := from; i < from+n; i++ {
+	for i := range n {
 		<-tick.C
 		stamped := fmt.Sprintf("%s%d %s", stampPrefix, time.Now().UnixNano(), text())
-		if _, err := s.js.Publish(ctx, schema.SendSubject(account(0), schema.KindSend, channelID(i%channels)), command(i, stamped)); err != nil {
+		if _, err := s.js.Publish(ctx, subject(i), s.command(stamped)); err != nil {
 			s.b.Fatal(err)
 		}
 	}

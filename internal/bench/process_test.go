@@ -32,10 +32,10 @@ type spec struct {
 	Messages int // of each account, at most: streams are sized by it
 
 	// What the vendor does.
-	Listed  int    // channels that its list names
-	State   string // of the listed channels
-	Refusal string // the code with which it refuses every message; "" = it takes them
-	Stamped bool   // messages carry the time at which they were published
+	Listed  int           // channels that its list names
+	Blocked int           // of them, from the first on: their state is "blocked", and it refuses their messages
+	Delay   time.Duration // before it answers a message
+	Stamped bool          // messages carry the time at which they were published
 
 	Profile string // where to put profiles, without the ending; "" = none
 }

@@ -26,6 +26,8 @@ type scene struct {
 	server *process
 	vendor *process
 	js     jetstream.JetStream
+
+	published int // commands so far
 }
 
 func newScene(b *testing.B, s spec) *scene {
@@ -65,23 +67,43 @@ func text() string {
 		"If that does not suit you, answer this message and we find another time for the delivery."
 }
 
-// publish stores n commands, evenly over accounts and channels.
+// publish stores n commands, evenly over accounts and channels, and makes sure that
+// they are all there.
 func (s *scene) publish(n int) {
 	s.b.Helper()
+	s.store(n, func(i int) string {
+		return schema.SendSubject(account(i%s.spec.Accounts), schema.KindSend, channelID(i/s.spec.Accounts%s.spec.Channels))
+	})
+	if left := s.commands(); left != n {
+		s.b.Fatalf("%d commands are stored, want %d", left, n)
+	}
+}
+
+// store stores n commands more, each on the subject that its number has.
+func (s *scene) store(n int, subject func(i int) string) {
+	s.b.Helper()
 	for i := range n {
-		subject := schema.SendSubject(account(i%s.spec.Accounts), schema.KindSend, channelID(i/s.spec.Accounts%s.spec.Channels))
-		if _, err := s.js.PublishAsync(subject, command(i, text()), jetstream.WithStallWait(sceneWait)); err != nil {
-			s.b.Fatal(err)
-		}
+		s.publishAsync(subject(i))
 	}
 	select {
 	case <-s.js.PublishAsyncComplete():
 	case <-time.After(sceneWait):
 		s.b.Fatal("commands were not stored in time")
 	}
-	if left := s.commands(); left != n {
-		s.b.Fatalf("%d commands are stored, want %d", left, n)
+}
+
+func (s *scene) publishAsync(subject string) {
+	s.b.Helper()
+	if _, err := s.js.PublishAsync(subject, s.command(text()), jetstream.WithStallWait(sceneWait)); err != nil {
+		s.b.Fatal(err)
 	}
+}
+
+// command is the body of the scene's next command.
+func (s *scene) command(text string) []byte {
+	body := command(s.published, text)
+	s.published++
+	return body
 }
 
 // commands counts what is left of the accounts' commands.
@@ -165,9 +187,15 @@ func (s *scene) untouched() {
 // acknowledged, and makes sure that each was answered.
 func (s *scene) emptied(n int) {
 	s.b.Helper()
+	s.emptiedBut(0, n)
+}
+
+// emptiedBut does so where some commands stay, those of each account.
+func (s *scene) emptiedBut(stay uint64, n int) {
+	s.b.Helper()
 	for i := range s.spec.Accounts {
 		stream := queue.Names{Account: account(i)}.Commands()
-		s.until("the end", func() bool { return s.info(stream).State.Msgs == 0 })
+		s.until("the end", func() bool { return s.info(stream).State.Msgs <= stay })
 	}
 	s.until("the events", func() bool { return s.sent() >= n })
 	if sent := s.sent(); sent != n {

@@ -22,6 +22,7 @@ type vendor struct {
 	*web
 	spec     spec
 	channels []byte
+	blocked  map[string]bool
 	open     atomic.Bool
 	count    atomic.Int64
 	first    chan int64 // Unix nanoseconds
@@ -32,10 +33,15 @@ type vendor struct {
 }
 
 func newVendor(s spec) (role, error) {
-	v := &vendor{spec: s, first: make(chan int64, 1), refused: make(map[string]bool)}
+	v := &vendor{spec: s, first: make(chan int64, 1), blocked: make(map[string]bool), refused: make(map[string]bool)}
 	list := make([]map[string]string, s.Listed)
 	for i := range list {
-		list[i] = map[string]string{"channelId": channelID(i), "transport": "whatsapp", "plainId": "79990000000", "state": s.State}
+		state := "active"
+		if i < s.Blocked {
+			state = "blocked"
+			v.blocked[channelID(i)] = true
+		}
+		list[i] = map[string]string{"channelId": channelID(i), "transport": "whatsapp", "plainId": "79990000000", "state": state}
 	}
 	var err error
 	if v.channels, err = json.Marshal(list); err != nil {
@@ -67,6 +73,12 @@ func (v *vendor) take(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
+	w.Header()["Content-Type"] = []string{"application/json"}
+	if v.refuses(body) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"CHANNEL_BLOCKED","description":"no"}]}`)
+		return
+	}
 	n := v.count.Add(1)
 	if n == 1 {
 		v.first <- now.UnixNano()
@@ -74,14 +86,22 @@ func (v *vendor) take(w http.ResponseWriter, r *http.Request) {
 	if v.spec.Stamped {
 		v.note(now, body)
 	}
-	w.Header()["Content-Type"] = []string{"application/json"}
-	if v.spec.Refusal != "" {
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"description":"no"}]}`, v.spec.Refusal)
-		return
+	if v.spec.Delay > 0 {
+		time.Sleep(v.spec.Delay)
 	}
 	w.WriteHeader(http.StatusCreated)
 	_, _ = fmt.Fprintf(w, `{"messageId":"0be2c9f0-5a4b-4b5c-8d7e-%012d"}`, n)
+}
+
+// refuses reports whether a message is for a blocked channel.
+func (v *vendor) refuses(body []byte) bool {
+	if len(v.blocked) == 0 {
+		return false
+	}
+	var message struct {
+		ChannelID string `json:"channelId"`
+	}
+	return json.Unmarshal(body, &message) != nil || v.blocked[message.ChannelID]
 }
 
 // note finds the time of publishing in the text of a message.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/nats-io/nats.go"
+	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
@@ -13,6 +14,7 @@ import (
 type worker struct {
 	nc     *nats.Conn
 	seen   *observed
+	free   func() // the heap that its program reserves
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -37,7 +39,7 @@ func newWorker(s spec) (role, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &worker{nc: nc, seen: seen, cancel: cancel, done: make(chan error, 1)}
+	w := &worker{nc: nc, seen: seen, free: daemon.ReserveHeap(), cancel: cancel, done: make(chan error, 1)}
 	go func() { w.done <- run.Run(ctx) }() // stop waits for it
 	return w, nil
 }
@@ -55,5 +57,6 @@ func (w *worker) stop() error {
 	w.cancel()
 	err := <-w.done
 	w.nc.Close()
+	w.free()
 	return errors.Join(err, w.seen.close())
 }

@@ -246,7 +246,7 @@ func (c *Client) call(ctx context.Context, template *http.Request, body []byte, 
 	if len(body) > 0 {
 		req.Header = headers.withBody
 		req.ContentLength = int64(len(body))
-		req.Body = newRequestBody(body)
+		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
 
 	answer := Answer{Method: template.Method}
@@ -301,19 +301,6 @@ func fitForHeader(value string) bool {
 	}
 	return true
 }
-
-// requestBody is a body that can be read once. It must not offer what would
-// let net/http write it again (see Do).
-type requestBody struct{ bytes.Reader }
-
-func newRequestBody(body []byte) *requestBody {
-	b := new(requestBody)
-	b.Reset(body)
-	return b
-}
-
-// Close does nothing: there is nothing to give back.
-func (*requestBody) Close() error { return nil }
 
 // callContext ends when its context does and carries the trace of a pooled
 // probe. httptrace.WithClientTrace would build both anew for every call, at

@@ -18,8 +18,8 @@ func BenchmarkIdleLanes(b *testing.B) {
 	name := fmt.Sprintf("lanes=%d", lanes)
 	b.Run(name, func(b *testing.B) {
 		for b.Loop() {
-			// Every channel has a lane of each class.
-			s := newScene(b, spec{Accounts: 1, Channels: 1, Messages: 1, Listed: (lanes + 1) / 2, State: "active"})
+			// Every listed channel has a transactional lane.
+			s := newScene(b, spec{Accounts: 1, Channels: 1, Messages: 1, Listed: lanes})
 			s.vendor.tell("open")
 			var told string
 			p := start(b, "worker", s.spec, &told)
@@ -36,33 +36,4 @@ func BenchmarkIdleLanes(b *testing.B) {
 		}
 	})
 	all.print("Idle lanes: share of one core, and memory", "")
-}
-
-// BenchmarkBacklog measures the memory of a worker whose channels are blocked,
-// with nothing queued behind them and with very much.
-func BenchmarkBacklog(b *testing.B) {
-	all := newTable(column{"MB-rss", "%.0f"}, column{"MB-max-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
-	for _, n := range []int{0, number(b, "BENCH_BACKLOG", 100_000)} {
-		name := fmt.Sprintf("queued=%d", n)
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				s := newScene(b, spec{
-					Accounts: 1, Channels: channels, Messages: n,
-					Listed: channels, State: "blocked", Refusal: "CHANNEL_BLOCKED",
-				})
-				s.vendor.tell("open")
-				s.publish(n)
-				var told string
-				p := start(b, "worker", s.spec, &told)
-				s.lanes(2 * channels)
-				time.Sleep(settle)
-				if left := s.commands(); left != n {
-					b.Fatalf("%d commands are left, want %d", left, n)
-				}
-				u := p.usage()
-				all.add(b, name, []float64{mebibytes(u.RSS), mebibytes(u.MaxRSS), mebibytes(s.server.usage().RSS)})
-			}
-		})
-	}
-	all.print("Backlog behind blocked channels: memory, and the ratio to none", "queued=0")
 }

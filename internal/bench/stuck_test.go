@@ -1,0 +1,96 @@
+package bench_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+const blockedChannels = 50
+
+// layout is where the commands of blocked channels lie in the stream, as seen from
+// those of the healthy one.
+type layout string
+
+const (
+	alone       layout = "alone"       // there are none
+	behind      layout = "behind"      // all are older
+	interleaved layout = "interleaved" // evenly between, and more arrive all the time
+)
+
+// BenchmarkStuck measures a healthy channel beside fifty blocked ones with very
+// many commands stuck behind them: its throughput, its latency at 100/s, and the
+// worker's memory, each beside what it is alone.
+func BenchmarkStuck(b *testing.B) {
+	all := newTable(column{"msgs/s", "%.0f"}, column{"p50-ms", "%.2f"}, column{"p99-ms", "%.2f"},
+		column{"MB-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
+	n := number(b, "BENCH_BACKLOG", 100_000)
+	for round := range number(b, "BENCH_ROUNDS", 3) {
+		for _, where := range []layout{alone, behind, interleaved} {
+			b.Run(fmt.Sprintf("round=%d/%s", round+1, where), func(b *testing.B) {
+				for b.Loop() {
+					all.add(b, string(where), stuck(b, where, n))
+				}
+			})
+		}
+	}
+	all.print(fmt.Sprintf("A healthy channel beside %d blocked ones with %d commands: medians, and the ratio to it alone", blockedChannels, n), string(alone))
+}
+
+func stuck(b *testing.B, where layout, n int) []float64 {
+	b.Helper()
+	if where == alone {
+		n = 0
+	}
+	healthy := number(b, "BENCH_MESSAGES", 20_000)
+	paced := int(duration(b, "BENCH_LATENCY", 5*time.Second) / latencyPace)
+	s := newScene(b, spec{
+		Accounts: 1, Messages: n + healthy + 2*paced,
+		Listed: blockedChannels + 1, Blocked: blockedChannels, Stamped: true,
+	})
+	var told string
+	p := start(b, "worker", s.spec, &told)
+	s.refused()
+	s.store(n+healthy, func(i int) string {
+		if where == interleaved && i*healthy/(n+healthy) < (i+1)*healthy/(n+healthy) || where != interleaved && i >= n {
+			return healthySubject()
+		}
+		return blockedSubject(i)
+	})
+	if left := s.commands(); left != n+healthy {
+		b.Fatalf("%d commands are stored, want %d", left, n+healthy)
+	}
+	lanes := 1
+	if n > 0 {
+		lanes += blockedChannels
+	}
+	s.lanes(lanes)
+	s.untouched()
+	s.vendor.tell("open")
+
+	var began int64
+	s.vendor.ask("first", &began)
+	s.emptiedBut(uint64(n), healthy) //nolint:gosec // not negative
+	took := time.Since(time.Unix(0, began)).Seconds()
+
+	s.vendor.tell("reset")
+	s.publishPaced(paced, func(i int) string {
+		if where == interleaved {
+			s.publishAsync(blockedSubject(i))
+		}
+		return healthySubject()
+	})
+	s.until("the last events", func() bool { return s.sent() == healthy+paced })
+	figures := append([]float64{float64(healthy) / took}, s.latencies(paced)...)
+	return append(figures, mebibytes(p.usage().RSS), mebibytes(s.server.usage().RSS))
+}
+
+func healthySubject() string {
+	return schema.SendSubject(account(0), schema.KindSend, channelID(blockedChannels))
+}
+
+func blockedSubject(i int) string {
+	return schema.SendSubject(account(0), schema.KindSend, channelID(i%blockedChannels))
+}
