@@ -173,7 +173,9 @@ func TestReloadedRateUnderLoad(t *testing.T) {
 		t.Errorf("changes: %+v", got)
 	}
 	slower := time.Now()
-	r.finals(len(r.finals(1)) + 25)
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return r.requestsSince(slower) >= 20 }); err != nil {
+		t.Fatal(err)
+	}
 	cfg.Rate = rate.Rate{}
 	unlimited := time.Now()
 	reload(t, w, cfg)
@@ -196,6 +198,15 @@ func TestReloadedRateUnderLoad(t *testing.T) {
 	if len(times) < 15 {
 		t.Errorf("%d requests under the slower rate: it shows nothing", len(times))
 	}
+}
+
+func (r *rig) requestsSince(at time.Time) (n int) {
+	for _, q := range r.sim.Requests() {
+		if q.Time.After(at) {
+			n++
+		}
+	}
+	return n
 }
 
 // A lane that waits for its pace goes on at once when a reload makes it faster, of
