@@ -3,6 +3,8 @@ package sender
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -447,20 +449,18 @@ func (o *owner) findParked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for subject := range parked {
-		d, err := o.ledger.NextParked(ctx, subject, 0)
+	subjects := slices.Collect(maps.Keys(parked))
+	return together(ctx, len(subjects), func(ctx context.Context, i int) error {
+		d, err := o.ledger.NextParked(ctx, subjects[i], 0)
 		if err != nil {
 			return err
 		}
-		last, err := o.ledger.LastParked(ctx, subject)
-		if err != nil {
-			return err
+		last, err := o.ledger.LastParked(ctx, subjects[i])
+		if err == nil && d != nil {
+			o.adoptPark(subjects[i], max(last, d.Seq), d)
 		}
-		if d != nil {
-			o.adoptPark(subject, max(last, d.Seq), d)
-		}
-	}
-	return nil
+		return err
+	})
 }
 
 // adoptPark gives a chat what a former owner parked: d is the first of it, and last
