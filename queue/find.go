@@ -45,6 +45,20 @@ func (l *Ledger) Find(ctx context.Context, wanted func(*Delivery) bool) (*Delive
 	return nil, nil //nolint:nilnil // "there is none" is an answer
 }
 
+// FindAt looks through the commands for those stored on a subject that a consumer
+// cannot be asked for, since it looks like a wildcard, and returns up to most of
+// them, oldest first. It reads all that the wildcard would match.
+func (l *Ledger) FindAt(ctx context.Context, subject string, most int) ([]*Delivery, error) {
+	var found []*Delivery
+	_, err := l.findIn(ctx, l.Commands(), subject, func(d *Delivery) bool {
+		if d.Subject == subject {
+			found = append(found, d)
+		}
+		return len(found) == most
+	})
+	return found, err
+}
+
 // findIn reads in batches from whichever replica answers, and what that one may
 // not have yet from the leader.
 func (l *Ledger) findIn(ctx context.Context, stream, filter string, wanted func(*Delivery) bool) (*Delivery, error) {

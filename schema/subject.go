@@ -58,11 +58,19 @@ func ParseCommandSubject(account, subject string) (kind Kind, channelID string, 
 	return "", "", false
 }
 
+// IsWildcard reports whether a token of a stored subject would be a wildcard in a
+// filter. NATS stores what is published on such a subject like anything else.
+func IsWildcard(token string) bool { return token == "*" || token == ">" }
+
 // CommandEventSubject is where a command's event is published. A channel token
-// that was malformed in the command's subject is a plain token all the same.
+// that was malformed in the command's subject is a plain token all the same, but
+// for one that looks like a wildcard, which becomes its Key.
 func CommandEventSubject(account string, s State, k Kind, channelID string) string {
-	if channelID == "" {
+	switch {
+	case channelID == "":
 		channelID = NoChannel
+	case IsWildcard(channelID):
+		channelID = Key(channelID)
 	}
 	return subjectRoot + account + ".evt.command." + string(s) + "." + string(k) + "." + channelID
 }

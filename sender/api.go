@@ -116,20 +116,34 @@ func (o *owner) answer(reply string, body []byte, e endpoint) {
 	defer cancel()
 	m := &nats.Msg{Subject: reply}
 	value, err := e(ctx, body)
+	if err == nil {
+		m.Data, err = o.encodeAnswer(value)
+	}
 	if err != nil {
 		f := asFault(err)
 		m.Header = nats.Header{
 			micro.ErrorHeader:     []string{f.err.Code},
 			micro.ErrorCodeHeader: []string{strconv.Itoa(f.status)},
 		}
-		value = faultBody{f.err, f.state}
+		m.Data, err = json.Marshal(faultBody{f.err, f.state})
 	}
-	if m.Data, err = json.Marshal(value); err == nil && reply != "" {
+	if err == nil && reply != "" {
 		err = o.nc.PublishMsg(m)
 	}
 	if err != nil {
 		o.log.Warn().Err(err).Msg("request_not_answered")
 	}
+}
+
+// encodeAnswer writes an answer that NATS takes.
+func (o *owner) encodeAnswer(value any) ([]byte, error) {
+	text, err := json.Marshal(value)
+	if err == nil && int64(len(text)) > o.nc.MaxPayload() {
+		return nil, &fault{status: 413, err: schema.Error{
+			Code: "TOO_LARGE", Class: schema.ClassTerminal, Description: "the answer exceeds NATS's payload limit",
+		}}
+	}
+	return text, err
 }
 
 func asFault(err error) *fault {

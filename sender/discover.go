@@ -37,6 +37,10 @@ func (o *owner) discover(ctx context.Context) error {
 		if !ok || !kind.IsMessage() {
 			continue
 		}
+		if schema.IsWildcard(channel) {
+			o.takeWildcards(ctx, laneKey{string(kind), channel}, subject)
+			continue
+		}
 		if found := (wantedLane{laneKey{string(kind), channel}, sourceCommands}); !o.foundLane(found, n) {
 			missing = append(missing, found)
 		}
@@ -58,6 +62,34 @@ func (o *owner) discover(ctx context.Context) error {
 	}
 	o.foundAll()
 	return nil
+}
+
+// wildcardsAtOnce bounds the commands that one search for them takes.
+const wildcardsAtOnce = 100
+
+// takeWildcards takes in commands whose channel token looks like a wildcard. They
+// can only end invalid. A consumer with such a filter would be handed the commands
+// of every lane of the class, or stand in the way of theirs, so each is read by
+// its sequence, as a parked one is, and deleted when it has ended.
+func (o *owner) takeWildcards(ctx context.Context, key laneKey, subject string) {
+	found, err := o.ledger.FindAt(ctx, subject, wildcardsAtOnce)
+	if err != nil {
+		o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
+		return
+	}
+	o.mu.Lock()
+	l := o.laneOf(key)
+	f := l.parkFeed()
+	var fresh []*queue.Delivery
+	for _, d := range found {
+		if o.inHand(func(c *command) bool { return c.delivery.Same(d) }) == nil {
+			fresh = append(fresh, d)
+		}
+	}
+	o.mu.Unlock()
+	for _, d := range fresh {
+		o.receive(d, f, l)
+	}
 }
 
 // foundAll notes that every source with a command has a consumer: from now on a

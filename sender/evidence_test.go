@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -306,4 +308,42 @@ func (r *rig) index(messageID string) {
 	if _, err := r.js.Publish(r.t.Context(), "wz.main.x."+messageID, []byte(`{"id":"other","o":{"c":1,"s":1},"k":"send","ch":"x","m":"`+messageID+`"}`)); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// A doubt that waits for the outcome of an equal call is judged when that call's
+// record turns out to be followed by another already.
+func TestDoubtWaitsForACallThatIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.ReconcileWait = 500 * time.Millisecond
+	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
+	r.start(cfg)
+	r.event(r.bulk("warm", "79000000001", "x"), schema.StateSent) // its lane is open
+	if err := r.sim.AddRule(
+		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Fault: simulator.FaultDropAfterAccept},
+		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(1500 * time.Millisecond)},
+	); err != nil {
+		t.Fatal(err)
+	}
+	r.event(r.send("doubted", phone, "x"), schema.StateUnknown)
+	r.bulk("called", phone, "x")
+	r.waitStep("called", "claim")
+	names := queue.Names{Account: "main"}
+	s, err := r.js.Stream(t.Context(), names.Records())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := s.GetLastMsgForSubject(t.Context(), names.LedgerSubject(queue.LedgerKey("called")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As after a final record whose confirmation was lost, and a status.
+	fenced, _, _ := strings.Cut(s.CachedInfo().Config.Subjects[0], "*")
+	followed := strings.Replace(string(claim.Data), `"t":"claim"`, `"t":"status"`, 1)
+	if _, err := r.js.Publish(t.Context(), fenced+"l."+queue.LedgerKey("called"), []byte(followed)); err != nil {
+		t.Fatal(err)
+	}
+	r.event("doubted", schema.StateDead)
+	r.emptied()
 }

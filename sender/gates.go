@@ -82,6 +82,7 @@ func (o *owner) pumpRank(rank int, now time.Time) {
 		o.lines[rank].stand(gateNone, "", now)
 		l := q.pop()
 		l.leave(now)
+		o.evidenceBefore(l)
 		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 {
 			continue
 		}

@@ -125,3 +125,41 @@ func TestAccountThatMayNotSend(t *testing.T) {
 		t.Errorf("%d requests, want 3", n)
 	}
 }
+
+// NATS stores a command on a subject whose channel token looks like a wildcard. It
+// ends invalid, and no lane of its class suffers.
+func TestChannelTokenThatIsAWildcard(t *testing.T) {
+	t.Parallel()
+	for _, token := range []string{"*", ">"} {
+		for _, before := range []bool{true, false} {
+			t.Run(fmt.Sprint(token, " before the owner ", before), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				hostile := func() {
+					m := &nats.Msg{Subject: schema.SendSubject("main", schema.KindBulk, token), Data: []byte(`{"id":"hostile"}`)}
+					if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if before {
+					hostile()
+				}
+				r.start(r.config())
+				if !before {
+					r.event(r.bulk("first", phone, "x"), schema.StateSent)
+					hostile()
+				}
+				r.event("hostile", schema.StateInvalid)
+				if some, err := r.stored(schema.CommandEventSubject("main", schema.StateInvalid, schema.KindBulk, schema.Key(token))); err != nil || !some {
+					t.Errorf("its event is not on a subject of its own: %v", err)
+				}
+				r.event(r.bulk("after", "79000000001", "x"), schema.StateSent)
+				if lane := r.lanes()["bulk"]; lane.State != "open" {
+					t.Errorf("the channel's own lane: got %+v", lane)
+				}
+				r.emptied()
+				r.endedOnce()
+			})
+		}
+	}
+}

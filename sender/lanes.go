@@ -119,9 +119,21 @@ func (o *owner) join(ch *chat, c *command) {
 	if ch.waits {
 		o.discount(ch, 1)
 	}
-	if !ch.busy && ch.waiting.len() == 1 {
+	switch {
+	case ch.busy || ch.waiting.peek() != c:
+	case ch.waiting.len() == 1:
 		o.chatReady(ch)
+	default: // the chat is offered already, by the one that was its head until now
+		ch.headWaits(time.Now())
 	}
+}
+
+// headWaits notes that the chat's head waits at the lane's gates from now on.
+func (ch *chat) headWaits(now time.Time) {
+	c := ch.waiting.peek()
+	c.ready = now
+	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
+	c.gatesBefore = ch.lane.gateTimes(c.ready)
 }
 
 // chatReady offers a chat's head to the gates.
@@ -129,10 +141,7 @@ func (o *owner) chatReady(ch *chat) {
 	if o.evidenceFirst(ch) {
 		return
 	}
-	c := ch.waiting.peek()
-	c.ready = time.Now()
-	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
-	c.gatesBefore = ch.lane.gateTimes(c.ready)
+	ch.headWaits(time.Now())
 	ch.lane.ready.push(ch)
 	o.offer(ch.lane)
 }
@@ -149,6 +158,14 @@ func (o *owner) again(c *command) {
 	ch.waiting.pushFront(c)
 	o.chatReady(ch)
 	o.pump()
+}
+
+// evidenceBefore takes the lane's next chats out of the line whose head has to have
+// its evidence looked for first: one that came ahead of the head that was offered.
+func (o *owner) evidenceBefore(l *lane) {
+	for l.ready.len() > 0 && o.evidenceFirst(l.ready.peek()) {
+		l.ready.pop()
+	}
 }
 
 // release lets the next command of the chat go.

@@ -771,3 +771,38 @@ func TestWithoutWebhooks(t *testing.T) {
 		})
 	}
 }
+
+// A redriven command in doubt that joins its chat ahead of one that stands at a
+// gate already has its evidence looked for all the same.
+func TestEvidenceFirstAheadOfTheHead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.BulkRate = rate.Rate{N: 1, Per: 2 * time.Second}
+	cfg.ReconcileWait = 600 * time.Millisecond
+	r.loseFirst("doubted")
+	r.start(cfg)
+	r.bulk("doubted", waitingChat, "doubted")
+	r.event("doubted", schema.StateDead)
+	r.laneRequest("pause", "bulk")
+	if got := r.ask("dead.redrive", `{"ids":["doubted"],"includeUnknown":true}`); got.Code != "" {
+		t.Fatalf("dead.redrive: %s %+v", got.Code, got.Error)
+	}
+	r.bulk("first", phone, "x") // it takes the lane's pace
+	r.bulk("head", waitingChat, "head")
+	r.prove("doubted")
+	r.laneRequest("resume", "bulk")
+	r.event("head", schema.StateSent)
+	if e := r.event("doubted", schema.StateSent); e.Evidence == nil {
+		t.Errorf("got %+v, want it proven by its echo", e)
+	}
+	n := 0
+	for _, s := range r.sim.Sends() {
+		if s.Text == "doubted" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d requests of it, want 1", n)
+	}
+}

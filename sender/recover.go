@@ -241,6 +241,7 @@ func (o *owner) resumeEnded(c *command) {
 		if err == nil {
 			o.mu.Lock()
 			defer o.mu.Unlock()
+			o.settled(c)
 			o.release(c)
 			o.endedBefore(c, records)
 			o.pump()

@@ -353,3 +353,29 @@ func TestTimelineOfADoubt(t *testing.T) {
 	}
 	wantWait(t, got, "evidence", "whether the call was carried out is not known", time.Millisecond)
 }
+
+// A timeline that does not fit into an answer is a fault, not silence.
+func TestTimelineTooLargeToAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start(r.config())
+	r.states(r.send("long", phone, "x"))
+	s, err := r.js.Stream(t.Context(), queue.Names{Account: "main"}.Records())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fenced, _, _ := strings.Cut(s.CachedInfo().Config.Subjects[0], "*")
+	last, err := s.GetLastMsgForSubject(t.Context(), queue.Names{Account: "main"}.LedgerSubject(queue.LedgerKey("long")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	padded := append(last.Data[:len(last.Data)-1:len(last.Data)-1], `,"e":{"state":"sent","meta":"`+strings.Repeat("x", 500_000)+`"}}`...)
+	for range 3 {
+		if _, err := r.js.Publish(t.Context(), fenced+"l."+queue.LedgerKey("long"), padded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.ask("command.get", `{"id":"long"}`); got.Code != "413" || got.Error.Code != "TOO_LARGE" {
+		t.Errorf("got %s %+v, want 413", got.Code, got.Error)
+	}
+}
