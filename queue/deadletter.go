@@ -58,9 +58,10 @@ const headerDead = "Wazzup-Dead"
 // taken for a repeat of another one.
 const serverHeaders = "Nats-"
 
-// PutDead keeps a dead letter; an earlier one of the same id is replaced. A
-// command so near NATS's payload limit that a letter of it does not fit ends
-// with ErrTooLarge.
+// PutDead keeps a dead letter; one of the same id is replaced, unless it is of the
+// same command in this generation or a later one: then ours is there already, or is
+// the word of a former owner, whom nothing else fences here. A command so near
+// NATS's payload limit that a letter of it does not fit ends with ErrTooLarge.
 func (l *Ledger) PutDead(d *DeadLetter, done func(err error)) error {
 	about, err := json.Marshal(d)
 	if err != nil {
@@ -68,11 +69,37 @@ func (l *Ledger) PutDead(d *DeadLetter, done func(err error)) error {
 	}
 	h := ownHeader(d.Header)
 	h[headerDead] = []string{string(about)}
-	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: l.DeadSubject(d.ID), Header: h, Data: d.Body},
-		done: func(_ uint64, _ bool, err error) { done(err) },
-	})
+	setExpectedSubjectSequence(h, 0) // nearly always there is none
+	p := &write{msg: &nats.Msg{Subject: l.DeadSubject(d.ID), Header: h, Data: d.Body}}
+	p.done = func(_ uint64, _ bool, err error) {
+		if errors.Is(err, ErrConflict) {
+			l.w.retry(p, 0, func(p *write) { l.replaceDead(p, d) })
+			return
+		}
+		done(err)
+	}
+	l.w.publish(p)
 	return nil
+}
+
+// replaceDead goes on when there is a letter of the id.
+func (l *Ledger) replaceDead(p *write, d *DeadLetter) {
+	ctx, cancel := context.WithTimeout(l.w.ctx, writeTimeout)
+	defer cancel()
+	there, err := l.DeadOf(ctx, d.ID)
+	switch {
+	case err != nil:
+		l.w.again(p, err)
+		return
+	case there == nil:
+		setExpectedSubjectSequence(p.msg.Header, 0)
+	case there.Origin == d.Origin && there.Generation >= d.Generation:
+		p.done(there.Sequence, false, nil)
+		return
+	default:
+		setExpectedSubjectSequence(p.msg.Header, there.Sequence)
+	}
+	l.w.send(p)
 }
 
 // headerSize tells the size of a body that the server leaves out.

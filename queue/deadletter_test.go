@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
@@ -155,5 +156,43 @@ func TestDeadLettersAreReadInOrder(t *testing.T) {
 	}
 	if s, err := a.js.Stream(t.Context(), l.Dead()); err != nil || s.CachedInfo().State.Consumers != 0 {
 		t.Errorf("readings have left consumers behind: %+v (%v)", s.CachedInfo().State, err)
+	}
+}
+
+// Of one command the letter of the latest generation stays, whoever comes late with
+// another; a later command of the same id has a letter of its own.
+func TestDeadLetterOfAFormerOwner(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, former := a.own(t)
+	present, err := queue.NewLedger(a.nc, a.topology, "another", nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(present.Close)
+	letter := func(seq uint64, generation int) *queue.DeadLetter {
+		return &queue.DeadLetter{ID: "a", Origin: queue.Origin{Created: 5, Seq: seq}, Generation: generation}
+	}
+	for _, step := range []struct {
+		name       string
+		l          *queue.Ledger
+		put        *queue.DeadLetter
+		sequence   uint64 // of the letter that is there then
+		generation int
+	}{
+		{"the first", former, letter(1, 0), 1, 0},
+		{"it died again", present, letter(1, 1), 2, 1},
+		{"the former owner's, late", former, letter(1, 0), 2, 1},
+		{"again after a crash", present, letter(1, 1), 2, 1},
+		{"another command with the id", present, letter(9, 0), 3, 0},
+	} {
+		bury(t, step.l, step.put)
+		got, err := step.l.DeadOf(t.Context(), "a")
+		if err != nil || got == nil {
+			t.Fatalf("%s: got %+v (%v)", step.name, got, err)
+		}
+		if got.Sequence != step.sequence || got.Generation != step.generation {
+			t.Errorf("%s: letter %d of generation %d is there, want %d of %d", step.name, got.Sequence, got.Generation, step.sequence, step.generation)
+		}
 	}
 }
