@@ -319,7 +319,7 @@ func TestDoubtWaitsForACallThatIsTold(t *testing.T) {
 	cfg.ReconcileWait = 500 * time.Millisecond
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 	r.start(cfg)
-	r.event(r.bulk("warm", "79000000001", "x"), schema.StateSent) // its lane is open
+	r.event(r.bulk("warm", "79000000001"), schema.StateSent) // its lane is open
 	if err := r.sim.AddRule(
 		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Fault: simulator.FaultDropAfterAccept},
 		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(1500 * time.Millisecond)},
@@ -327,7 +327,7 @@ func TestDoubtWaitsForACallThatIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.event(r.send("doubted", phone, "x"), schema.StateUnknown)
-	r.bulk("called", phone, "x")
+	r.bulk("called", phone)
 	r.waitStep("called", "claim")
 	names := queue.Names{Account: "main"}
 	s, err := r.js.Stream(t.Context(), names.Records())

@@ -134,7 +134,10 @@ func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 }
 
 // parked waits until all but a few commands were parked.
-func (r *rig) parked() {
+func (r *rig) parked() { r.t.Helper(); r.emptiedBut(few) }
+
+// emptiedBut waits until the command stream holds at most n commands.
+func (r *rig) emptiedBut(n uint64) {
 	r.t.Helper()
 	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
 	if err != nil {
@@ -148,13 +151,13 @@ func (r *rig) parked() {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if info.State.Msgs <= few {
+		if info.State.Msgs <= n {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-timeout:
-			r.t.Fatalf("%d commands are left in the queue, want at most %d", info.State.Msgs, few)
+			r.t.Fatalf("%d commands are left in the queue, want at most %d", info.State.Msgs, n)
 		}
 	}
 }
@@ -351,25 +354,25 @@ func TestStrayOfAFormerOwner(t *testing.T) {
 			cfg.ReconcileWait = time.Minute
 			r.loseFirst("w00000")
 			w := r.startDoomed(cfg)
-			r.loadChat("w", waitingChat, 1)
+			r.loadChat("w", 1)
 			r.event("w00000", schema.StateUnknown)
 			want, left := 1, uint64(16)
 			if adopted {
-				r.loadChat("wa", waitingChat, 9)
+				r.loadChat("wa", 9)
 				r.emptiedBut(4)
 				want, left = 10, 4
 			}
 			r.laneRequest("pause", "send")
 			w.die()
-			r.loadChat("x", waitingChat, 20)
+			r.loadChat("x", 20)
 			r.start(cfg)
 			r.lanes() // the next owner has looked at what is parked
 			r.stray("x00018")
 			r.laneRequest("resume", "send")
 			r.emptiedBut(left)
-			r.prove("w00000")
+			r.prove()
 			r.event("x00019", schema.StateSent)
-			r.inOrder(waitingChat, want+20)
+			r.inOrder(want + 20)
 			r.emptied()
 			r.deferredEmptied()
 			r.endedOnce()

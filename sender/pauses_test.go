@@ -45,7 +45,12 @@ func (r *rig) laneRequest(what, class string) {
 
 func (r *rig) bulk(id, chat string) string {
 	r.t.Helper()
-	return r.publish(schema.KindBulk, id, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":"x"}`, id, chat))
+	return r.bulkText(id, chat, "x")
+}
+
+func (r *rig) bulkText(id, chat, text string) string {
+	r.t.Helper()
+	return r.publish(schema.KindBulk, id, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":%q}`, id, chat, text))
 }
 
 // opsCount counts the stored operator events of a name.

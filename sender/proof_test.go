@@ -782,14 +782,14 @@ func TestEvidenceFirstAheadOfTheHead(t *testing.T) {
 	cfg.ReconcileWait = 600 * time.Millisecond
 	r.loseFirst("doubted")
 	r.start(cfg)
-	r.bulk("doubted", waitingChat, "doubted")
+	r.bulkText("doubted", waitingChat, "doubted")
 	r.event("doubted", schema.StateDead)
 	r.laneRequest("pause", "bulk")
 	if got := r.ask("dead.redrive", `{"ids":["doubted"],"includeUnknown":true}`); got.Code != "" {
 		t.Fatalf("dead.redrive: %s %+v", got.Code, got.Error)
 	}
-	r.bulk("first", phone, "x") // it takes the lane's pace
-	r.bulk("head", waitingChat, "head")
+	r.bulk("first", phone) // it takes the lane's pace
+	r.bulk("head", waitingChat)
 	r.prove("doubted")
 	r.laneRequest("resume", "bulk")
 	r.event("head", schema.StateSent)
