@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -40,26 +38,13 @@ func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, 
 	return schema.Kind(tokens[0]), tokens[1], true
 }
 
-// Park keeps a command behind those that are parked on the subject already, the
-// last of which has the sequence after (0: there are none). done gets nil when it
-// is durable, or ErrConflict, ErrTooLarge or ErrStopped. A conflict means that the
-// last one is another: it was deleted meanwhile, or a former owner, whom nothing
-// else fences here, has parked one too. The order of two calls is kept only if the
-// second is made after the first is done.
-func (l *Ledger) Park(subject string, header nats.Header, body []byte, after uint64, done func(seq uint64, err error)) {
-	setExpectedSubjectSequence(header, after)
+// Park keeps a command behind those that are parked on the subject already. done
+// gets nil when it is durable, or ErrTooLarge or ErrStopped. The order of two
+// calls is kept only if the second is made after the first is done.
+func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func(seq uint64, err error)) {
 	l.w.publish(&write{
 		msg:  &nats.Msg{Subject: subject, Header: header, Data: body},
 		done: func(seq uint64, _ bool, err error) { done(seq, err) },
-		check: func(ctx context.Context) (stored, error) {
-			m, err := leaderLast(ctx, l.nc, l.Deferred(), subject)
-			if err != nil || m == nil {
-				return stored{unchanged: after == 0}, err
-			}
-			return stored{
-				seq: m.Sequence, ours: maps.EqualFunc(m.Header, header, slices.Equal), unchanged: m.Sequence == after,
-			}, nil
-		},
 	})
 }
 

@@ -55,8 +55,7 @@ func parsePlace(text string) place {
 type park struct {
 	subject string
 	next    uint64 // sequence from which the next command is read
-	last    uint64 // sequence of the last one that was put on disk, and counts
-	tail    uint64 // sequence of the last one that is there, as far as it is known; 0: none
+	last    uint64 // sequence of the last one that is on disk, as far as it is known
 	read    int    // those that were read back and are still on disk
 	first   place  // of the oldest unread one, as far as it is known
 	reading bool
@@ -179,16 +178,12 @@ func (o *owner) writeParked(ch *chat) {
 	about := o.replicaOf(c)
 	about.place = c.place
 	o.enter()
-	o.ledger.Park(p.subject, about.header(c.delivery.Header), c.delivery.Data, p.tail, func(seq uint64, err error) {
+	o.ledger.Park(p.subject, about.header(c.delivery.Header), c.delivery.Data, func(seq uint64, err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
-		switch {
-		case errors.Is(err, queue.ErrStopped):
+		if errors.Is(err, queue.ErrStopped) {
 			return // the next owner gets it again from where it was
-		case errors.Is(err, queue.ErrConflict):
-			o.later(func() { o.clearStrays(ch, p) })
-			return
 		}
 		p.writing.pop()
 		if err != nil {
@@ -209,64 +204,9 @@ func (o *owner) parked(p *park, c *command, seq uint64) {
 	if !p.unread() {
 		p.first = c.place
 	}
-	p.last, p.tail = max(p.last, seq), seq
+	p.last = max(p.last, seq)
 	o.ackAll(c)
 	o.forget(c)
-}
-
-// clearStrays learns what a chat has on disk, and then stores the next command
-// again. A former owner that was frozen may have parked one after this one had
-// looked: nobody confirmed that to its lane, which brings it here once more, and
-// on disk it would be ahead of its place.
-func (o *owner) clearStrays(ch *chat, p *park) {
-	for try := 1; ; try++ {
-		tail, err := o.strayless(p)
-		if err == nil {
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			if p.tail = tail; !o.stopping {
-				o.writeParked(ch)
-			}
-			return
-		}
-		if errors.Is(err, queue.ErrFenced) {
-			o.fencedOff()
-			return
-		}
-		o.log.Warn().Err(err).Msg("parked_commands_not_looked_at")
-		if !o.pause(try) {
-			return
-		}
-	}
-}
-
-// strayless deletes what a former owner has parked behind what counts, and returns
-// the sequence of what is last then.
-func (o *owner) strayless(p *park) (tail uint64, err error) {
-	ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
-	defer cancel()
-	o.mu.Lock()
-	last := p.last // it stays, since only one command is stored at a time
-	o.mu.Unlock()
-	for {
-		d, err := o.ledger.NextParked(ctx, p.subject, last+1)
-		if err != nil {
-			return 0, err
-		}
-		if d == nil {
-			return o.ledger.LastParked(ctx, p.subject)
-		}
-		// In this order: what was there while the account was ours is no later
-		// owner's, for whom it may be all that is left of the command.
-		if owned, err := o.ledger.Owned(ctx); err != nil {
-			return 0, err
-		} else if !owned {
-			return 0, queue.ErrFenced
-		}
-		if err := o.ledger.Unpark(ctx, d); err != nil {
-			return 0, err
-		}
-	}
 }
 
 // unpark reads parked commands back while the chat has room. The owner's mutex
@@ -299,9 +239,6 @@ func (o *owner) unpark(ch *chat) {
 	last := p.last
 	o.later(func() {
 		d, ok := o.readParked(p)
-		if d != nil && d.Seq > last { // a stray, or one that is being stored
-			d = nil
-		}
 		if ok && d != nil {
 			o.receiveParked(ch, d)
 		}
@@ -469,7 +406,7 @@ func (o *owner) adoptPark(subject string, last uint64, d *queue.Delivery) {
 	defer o.mu.Unlock()
 	l := o.laneOf(laneKey{string(c.kind), c.channel})
 	ch := l.chatOf(chatKey(c))
-	ch.park = &park{subject: subject, next: d.Seq, last: last, tail: last, first: c.place}
+	ch.park = &park{subject: subject, next: d.Seq, last: last, first: c.place}
 	l.parks[subject] = ch
 	l.unsettled++
 }

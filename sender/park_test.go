@@ -1,15 +1,12 @@
 package sender_test
 
 import (
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -340,80 +337,4 @@ func TestScheduleFiresTwice(t *testing.T) {
 		t.Errorf("%d requests, want 1", n)
 	}
 	r.endedOnce()
-}
-
-// What a frozen owner parks when it wakes up, behind the back of the present one,
-// does not come before its turn.
-func TestStrayOfAFormerOwner(t *testing.T) {
-	t.Parallel()
-	for _, adopted := range []bool{false, true} {
-		t.Run(map[bool]string{false: "a chat without parked commands", true: "behind those of a former owner"}[adopted], func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			cfg := r.config()
-			cfg.ReconcileWait = time.Minute
-			r.loseFirst("w00000")
-			w := r.startDoomed(cfg)
-			r.loadChat("w", 1)
-			r.event("w00000", schema.StateUnknown)
-			want, left := 1, uint64(16)
-			if adopted {
-				r.loadChat("wa", 9)
-				r.emptiedBut(4)
-				want, left = 10, 4
-			}
-			r.laneRequest("pause", "send")
-			w.die()
-			r.loadChat("x", 20)
-			r.start(cfg)
-			r.lanes() // the next owner has looked at what is parked
-			r.stray("x00018")
-			r.laneRequest("resume", "send")
-			r.emptiedBut(left)
-			r.prove()
-			r.event("x00019", schema.StateSent)
-			r.inOrder(want + 20)
-			r.emptied()
-			r.deferredEmptied()
-			r.endedOnce()
-		})
-	}
-}
-
-// stray parks a copy of a stored command as an owner that lost the account would:
-// the command itself stays in its lane.
-func (r *rig) stray(id string) {
-	r.t.Helper()
-	names := queue.Names{Account: "main"}
-	s, err := r.js.Stream(r.t.Context(), names.Commands())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	info := s.CachedInfo()
-	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
-		stored, err := s.GetMsg(r.t.Context(), seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if !strings.Contains(string(stored.Data), `"`+id+`"`) {
-			continue
-		}
-		at := strconv.FormatInt(stored.Time.UnixNano(), 10)
-		m := nats.NewMsg(names.ParkSubject(schema.KindSend, simulator.ChannelWhatsApp, "whatsapp\x00"+waitingChat))
-		m.Data = stored.Data
-		for name, value := range map[string]string{
-			"Origin": fmt.Sprintf("%d.%d", info.Created.UnixNano(), seq), "Generation": "0", "Expect": "0", "Id": id,
-			"Stored": at, "Place": fmt.Sprintf("%s.%d", at, seq), "Subject": stored.Subject,
-		} {
-			m.Header.Set("Wazzup-"+name, value)
-		}
-		if _, err := r.js.PublishMsg(r.t.Context(), m); err != nil {
-			r.t.Fatal(err)
-		}
-		return
-	}
-	r.t.Fatalf("%s is not in the command stream", id)
 }
