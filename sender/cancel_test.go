@@ -245,7 +245,7 @@ func TestCancelOutlivesItsOwner(t *testing.T) {
 	}
 	first.die()
 	r.start(cfg)
-	r.prove()
+	r.prove("w00000")
 	r.finals(100)
 	r.event("w00002", schema.StateCancelled)
 	r.event("w00099", schema.StateCancelled)

@@ -51,10 +51,10 @@ func (r *rig) loseFirst(text string) {
 	}
 }
 
-// prove has the vendor echo the first message of the waiting chat.
-func (r *rig) prove() {
+// prove has the vendor echo a message of the waiting chat.
+func (r *rig) prove(text string) {
 	r.t.Helper()
-	r.echo("echo", waitingChat, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"w00000"`)
+	r.echo("echo", waitingChat, `"authorType":9,"dateTime":`+ms(time.Now())+`,"text":"`+text+`"`)
 }
 
 // inOrder holds the vendor's requests for the chat that waits to the order of
@@ -122,7 +122,7 @@ func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 	if n := len(r.sim.Sends()); n != 21 {
 		t.Errorf("%d requests while the chat waits, want 21", n)
 	}
-	r.prove()
+	r.prove("w00000")
 	r.finals(many + 20)
 	r.inOrder(many)
 	r.emptied()
@@ -204,7 +204,7 @@ func TestParkedCommandsOutliveTheirOwner(t *testing.T) {
 			r.start(cfg)
 			r.loadChat("y", 50)
 			r.parked()
-			r.prove()
+			r.prove("w00000")
 			r.finals(many + 100)
 			r.inOrder(many + 100)
 			r.emptied()
@@ -248,7 +248,7 @@ func TestCommandTooLargeToPark(t *testing.T) {
 	r.event("w00000", schema.StateUnknown)
 	r.send("other", phone, "x")
 	r.event("other", schema.StateSent)
-	r.prove()
+	r.prove("w00000")
 	r.finals(42)
 	r.inOrder(41)
 	r.emptied()
