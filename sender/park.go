@@ -180,7 +180,11 @@ func (o *owner) writeParked(ch *chat) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
-		if errors.Is(err, queue.ErrStopped) {
+		switch {
+		case errors.Is(err, queue.ErrFenced):
+			o.lost(err)
+			return // as below
+		case errors.Is(err, queue.ErrStopped):
 			return // the next owner gets it again from where it was
 		}
 		p.writing.pop()
