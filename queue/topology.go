@@ -192,9 +192,9 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
-			Name:              t.Deferred(),
-			Description:       "wazzup-relay: scheduled and parked commands of account " + t.Account,
-			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter(), t.parkOfEpoch(epoch)},
+			Name:        t.Deferred(),
+			Description: "wazzup-relay: scheduled and parked commands of account " + t.Account,
+			Subjects:    []string{t.internal("at") + "*.*", t.DueFilter(), t.parkOfEpoch(epoch)},
 			// As with the records: a former owner must not park behind its successor,
 			// who would not know of it.
 			SubjectTransform: &jetstream.SubjectTransformConfig{

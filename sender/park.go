@@ -110,6 +110,25 @@ func (o *owner) mustPark(ch *chat, c *command) bool {
 	return ch.held() >= o.chatRoom(ch) && !o.deferredFull
 }
 
+// holdsLater reports whether the chat holds a command that comes after this one,
+// which its source brought late: one that came due while nobody owned the account.
+func (ch *chat) holdsLater(c *command) bool {
+	waiting := ch.waiting.all()
+	return len(waiting) > 0 && c.place.before(waiting[len(waiting)-1].place)
+}
+
+// parkLast parks the last command that the chat holds. What is parked must come
+// after all that is in memory: the next owner puts whatever does not come before
+// the first parked one behind them all.
+func (o *owner) parkLast(ch *chat) {
+	for _, c := range ch.waiting.cut(ch.waiting.len() - 1) {
+		if ch.waits {
+			o.discount(ch, -1)
+		}
+		o.parkCommand(ch, c)
+	}
+}
+
 // waits notes that the chat's head waits, and parks what is too many behind it.
 // The owner's mutex is held.
 func (o *owner) chatWaits(ch *chat) {
