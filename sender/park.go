@@ -337,7 +337,7 @@ func (o *owner) unparked(l *lane, d *queue.Delivery) {
 // parkSettled reports whether everything that comes before the chat's parked
 // commands has been delivered. While it is not known, it is asked for.
 func (o *owner) parkSettled(ch *chat) bool {
-	if p := ch.park; !p.settled && o.discovered && !p.asking {
+	if p := ch.park; !p.settled && !o.discovered.IsZero() && !p.asking {
 		p.asking = true
 		before := make(map[sourceKind]uint64, 2)
 		for _, f := range ch.lane.feeds {
