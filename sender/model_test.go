@@ -89,6 +89,7 @@ type judge struct {
 	stories  map[uint64]*story
 	accepted map[string]simulator.Send // by message id
 	statuses map[string][]int          // stored, by message id
+	echoes   map[string]time.Time      // when each was stored first, by message id
 	letters  map[uint64]queue.DeadLetter
 	faulty   map[uint64]bool // stories that were told already
 }
@@ -97,7 +98,7 @@ func newJudge(w *world) *judge {
 	w.t.Helper()
 	j := &judge{
 		world: w, stories: make(map[uint64]*story), accepted: make(map[string]simulator.Send),
-		statuses: make(map[string][]int), letters: make(map[uint64]queue.DeadLetter), faulty: make(map[uint64]bool),
+		statuses: make(map[string][]int), echoes: make(map[string]time.Time), letters: make(map[uint64]queue.DeadLetter), faulty: make(map[uint64]bool),
 	}
 	sends := make(map[string][]simulator.Send)
 	for _, s := range w.sim.Sends() {
@@ -139,6 +140,14 @@ func (j *judge) readRecords() {
 			}
 		case strings.HasPrefix(subject, "wazzup.main.evt.command."):
 			j.readEvent(m, meta, ids)
+		case strings.HasPrefix(subject, "wazzup.main.evt.message.out."):
+			var e struct{ MessageID string }
+			if err := json.Unmarshal(m.Data(), &e); err != nil {
+				j.t.Fatal(err)
+			}
+			if j.echoes[e.MessageID].IsZero() {
+				j.echoes[e.MessageID] = meta.Timestamp
+			}
 		case strings.HasPrefix(subject, "wazzup.main.evt.status."):
 			var s struct {
 				MessageID string
@@ -241,6 +250,7 @@ func (j *judge) judge() {
 			j.syncEnd(s)
 		case s.carried():
 			j.requestsOf(s)
+			j.evidenceFirst(s)
 			j.timesOf(s)
 			j.endOf(s)
 		}

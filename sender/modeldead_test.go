@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -168,6 +169,27 @@ func (j *judge) redriven(s *story) {
 	done, perhaps = j.asked(s, func(q *modelRequest) bool { return q.name == "dead.redrive" && q.unknown })
 	if inDoubt > done+perhaps {
 		j.fault(s, "redriven %d times in doubt, asked for %d times and perhaps %d more", inDoubt, done, perhaps)
+	}
+}
+
+// evidenceFirst: what a redriven command's own echo had proven before it was
+// redriven is not called again. Of equal messages an echo may prove nothing.
+func (j *judge) evidenceFirst(s *story) {
+	j.t.Helper()
+	if strings.HasPrefix(s.content(), "good") {
+		return
+	}
+	for _, d := range s.redrivesInDoubt() {
+		proven := slices.IndexFunc(s.sends, func(r simulator.Send) bool {
+			echo := j.echoes[r.MessageID]
+			return !echo.IsZero() && echo.Before(d.stored)
+		})
+		if proven < 0 {
+			continue
+		}
+		if last := s.sends[len(s.sends)-1]; last.Time.After(d.stored) {
+			j.fault(s, "request %d was made although the echo of %s was stored before the redrive", last.Seq, s.sends[proven].MessageID)
+		}
 	}
 }
 

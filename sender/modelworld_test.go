@@ -96,6 +96,9 @@ type world struct {
 	open   map[modelRedrive]bool // redrives of which nobody knows how far they got
 	paused map[string]bool       // channels of which lanes may be paused
 
+	late    atomic.Int64 // echoes that are stored late
+	storing sync.WaitGroup
+
 	froze  bool
 	deaths []time.Time // when a worker was cut off for good
 	notes  []note      // what was done to the world
@@ -110,6 +113,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{rig: newRig(t), told: make(map[string]int), open: make(map[modelRedrive]bool), paused: make(map[string]bool), seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
 	w.hooks = httptest.NewServer(http.HandlerFunc(w.webhook))
+	t.Cleanup(w.storing.Wait)
 	t.Cleanup(w.hooks.Close)
 	if err := w.sim.SetWebhookURL(w.hooks.URL); err != nil {
 		t.Fatal(err)
@@ -142,7 +146,7 @@ func (w *world) fate(item string, percent int) bool {
 }
 
 // webhook stores what the vendor calls back, as ingest does, but loses some of it
-// for good and stores some twice, as though the second came after ingest's
+// for good, is late with some and stores some twice, as though the second came after ingest's
 // window.
 func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	raw, err := io.ReadAll(r.Body)
@@ -174,7 +178,12 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	for _, item := range body.Messages {
 		var m struct{ MessageID, ChannelID, ChatType, ChatID string }
 		_ = json.Unmarshal(item, &m)
-		store(schema.MessageEventSubject("main", "out", m.ChannelID, m.ChatType, m.ChatID), item, "echo "+m.MessageID)
+		subject := schema.MessageEventSubject("main", "out", m.ChannelID, m.ChatType, m.ChatID)
+		if w.fate("late "+m.MessageID, 15) {
+			w.storeLate(subject, item)
+			continue
+		}
+		store(subject, item, "echo "+m.MessageID)
 	}
 	for _, item := range body.Statuses {
 		var s struct {
@@ -204,7 +213,27 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// publish stores a command of the schedule; its fields say all but the sequence.
+// storeLate stores an echo after the time for which it is waited.
+func (w *world) storeLate(subject string, item json.RawMessage) {
+	w.late.Add(1)
+	w.storing.Go(func() {
+		defer w.late.Add(-1)
+		tick := time.NewTicker(2 * modelWait)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-w.t.Context().Done():
+				return
+			}
+			if _, err := w.js.Publish(w.t.Context(), subject, item); err == nil {
+				return
+			}
+		}
+	})
+}
+
+// publishCommand stores a command of the schedule; its fields say all but the sequence.
 func (w *world) publishCommand(c *modelCommand, opts ...queue.PublishOption) {
 	w.t.Helper()
 	for {
@@ -633,7 +662,7 @@ func (w *world) resting() bool {
 			return false
 		}
 	}
-	if v := w.sim.View(); !v.Idle() {
+	if v := w.sim.View(); !v.Idle() || w.late.Load() > 0 {
 		return false
 	}
 	w.mu.Lock()
