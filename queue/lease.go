@@ -194,9 +194,9 @@ type Raised struct {
 	LastSeq uint64 // every record of a former epoch has at most this sequence
 }
 
-// Raise makes the lease's epoch the one that may write the account's ledger, and
-// brings the streams' limits up to date. From its return on, every claim of any
-// former owner is refused.
+// Raise makes the lease's epoch the one that may write the account's ledger and
+// park its commands, and brings the streams' limits up to date. From its return
+// on, every claim of any former owner is refused.
 //
 // Stream updates are no compare-and-set, so the epoch is read back: when two
 // workers raise at once, at most one finds its own.
@@ -208,11 +208,15 @@ func (l *Lease) Raise(ctx context.Context, t *Topology) (Raised, error) {
 	if err := t.update(ctx, l.Epoch); err != nil {
 		return Raised{}, fmt.Errorf("raise epoch of %s: %w", t.Account, err)
 	}
-	now, lastSeq, err := t.currentEpoch(ctx)
+	_, lastSeq, err := t.currentEpoch(ctx)
 	if err != nil {
 		return Raised{}, err
 	}
-	if now != l.Epoch {
+	ours, err := t.holds(ctx, l.Epoch)
+	if err != nil {
+		return Raised{}, err
+	}
+	if !ours {
 		return Raised{}, fmt.Errorf("raise epoch of %s: %w", t.Account, ErrFenced)
 	}
 	return Raised{Before: before, LastSeq: lastSeq}, nil

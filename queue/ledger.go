@@ -219,7 +219,7 @@ type Ledger struct {
 // records stream has no room left, and when it has again. Close it after use.
 func NewLedger(nc *nats.Conn, t *Topology, epoch string, onFull func(full bool), log zerolog.Logger) (*Ledger, error) {
 	l := &Ledger{Topology: t, Epoch: epoch, nc: nc}
-	w, err := newWriter(nc, l.fenced, onFull, log)
+	w, err := newWriter(nc, l.refused, onFull, log)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger of %s: %w", t.Account, err)
 	}
@@ -233,6 +233,12 @@ func (l *Ledger) Close() { l.w.stop() }
 func (l *Ledger) fenced(ctx context.Context) (bool, error) {
 	epoch, _, err := l.currentEpoch(ctx)
 	return epoch != l.Epoch, err
+}
+
+// refused reports whether one of the streams that the epoch fences is another's.
+func (l *Ledger) refused(ctx context.Context) (bool, error) {
+	ours, err := l.holds(ctx, l.Epoch)
+	return err == nil && !ours, err
 }
 
 // Owned reports whether the ledger's epoch is still the one that may write.

@@ -98,7 +98,10 @@ func (n Names) DeadSubject(id string) string { return n.internal("dead") + schem
 // DeadFilter matches every DeadSubject.
 func (n Names) DeadFilter() string { return n.internal("dead") + "*" }
 
-// NoEpoch stands in the records stream's subjects until the first owner.
+// parkOfEpoch matches where the owner of an epoch parks commands.
+func (n Names) parkOfEpoch(epoch string) string { return n.internal("f") + epoch + ".park.*.*.*" }
+
+// NoEpoch stands in the fenced streams' subjects until the first owner.
 const NoEpoch = "0"
 
 // fencedOfEpoch matches what only the owner of an epoch may write: <family>.<key>.

@@ -25,6 +25,12 @@ func (n Names) ParkSubject(kind schema.Kind, channelID, chat string) string {
 	return n.internal("park") + string(kind) + "." + schema.Key(channelID) + "." + schema.Key(chat)
 }
 
+// parkWrite is where the owner of an epoch publishes what is stored under a
+// ParkSubject; it is fenced like LedgerWrite.
+func (n Names) parkWrite(epoch, subject string) string {
+	return n.internal("f") + epoch + ".park." + strings.TrimPrefix(subject, n.internal("park"))
+}
+
 // ParkFilter matches every ParkSubject.
 func (n Names) ParkFilter() string { return n.internal("park") + "*.*.*" }
 
@@ -39,11 +45,11 @@ func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, 
 }
 
 // Park keeps a command behind those that are parked on the subject already. done
-// gets nil when it is durable, or ErrTooLarge or ErrStopped. The order of two
-// calls is kept only if the second is made after the first is done.
+// gets nil when it is durable, or ErrTooLarge, ErrFenced or ErrStopped. The order
+// of two calls is kept only if the second is made after the first is done.
 func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func(seq uint64, err error)) {
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: subject, Header: header, Data: body},
+		msg:  &nats.Msg{Subject: l.parkWrite(l.Epoch, subject), Header: header, Data: body},
 		done: func(seq uint64, _ bool, err error) { done(seq, err) },
 	})
 }

@@ -119,8 +119,8 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 	return info, err
 }
 
-// update brings the streams to the limits that are wanted now and the records
-// stream to the epoch.
+// update brings the streams to the limits that are wanted now, and those that an
+// epoch fences to the epoch.
 func (t *Topology) update(ctx context.Context, epoch string) error {
 	for _, cfg := range t.configs(epoch) {
 		err := Ask(ctx, func(ctx context.Context) error { return t.updateStream(ctx, cfg) })
@@ -192,9 +192,15 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
-			Name:              t.Deferred(),
-			Description:       "wazzup-relay: scheduled and parked commands of account " + t.Account,
-			Subjects:          []string{t.internal("at") + "*.*", t.DueFilter(), t.ParkFilter()},
+			Name:        t.Deferred(),
+			Description: "wazzup-relay: scheduled and parked commands of account " + t.Account,
+			Subjects:    []string{t.internal("at") + "*.*", t.DueFilter(), t.parkOfEpoch(epoch)},
+			// As with the records: a former owner must not park behind its successor,
+			// who would not know of it.
+			SubjectTransform: &jetstream.SubjectTransformConfig{
+				Source:      t.parkOfEpoch("*"),
+				Destination: t.internal("park") + "{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
+			},
 			Retention:         jetstream.WorkQueuePolicy,
 			MaxBytes:          -1, // schedules forbid DiscardNew, and nothing may be discarded: the owner keeps to DeferredBytes
 			MaxConsumers:      maxLanes,
@@ -224,9 +230,15 @@ func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
 // currentEpoch reads, through the stream's leader, which epoch may write, and the
 // sequence of the last record.
 func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint64, err error) {
+	return t.epochOf(ctx, t.Records())
+}
+
+// epochOf reads, through its leader, whose epoch a stream lists, and the sequence
+// of its last message.
+func (t *Topology) epochOf(ctx context.Context, stream string) (epoch string, lastSeq uint64, err error) {
 	var info *jetstream.StreamInfo
 	err = Ask(ctx, func(ctx context.Context) error {
-		s, err := t.js.Stream(ctx, t.Records())
+		s, err := t.js.Stream(ctx, stream)
 		if err == nil {
 			info = s.CachedInfo()
 		}
@@ -238,8 +250,20 @@ func (t *Topology) currentEpoch(ctx context.Context) (epoch string, lastSeq uint
 	prefix := t.internal("f")
 	for _, subject := range info.Config.Subjects {
 		if rest, ok := strings.CutPrefix(subject, prefix); ok {
-			return strings.TrimSuffix(rest, ".*.*"), info.State.LastSeq, nil
+			epoch, _, _ = strings.Cut(rest, ".")
+			return epoch, info.State.LastSeq, nil
 		}
 	}
-	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no fenced subject", t.Account, t.Records())
+	return "", 0, fmt.Errorf("read epoch of %s: stream %s lists no fenced subject", t.Account, stream)
+}
+
+// holds reports whether the epoch is the one of every stream that it fences.
+func (t *Topology) holds(ctx context.Context, epoch string) (bool, error) {
+	for _, stream := range []string{t.Records(), t.Deferred()} {
+		now, _, err := t.epochOf(ctx, stream)
+		if err != nil || now != epoch {
+			return false, err
+		}
+	}
+	return true, nil
 }

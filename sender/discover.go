@@ -98,7 +98,9 @@ func (o *owner) foundAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rounds++
-	o.discovered = true
+	if o.discovered.IsZero() {
+		o.discovered = time.Now()
+	}
 	for _, l := range o.lanes {
 		if l.unsettled > 0 {
 			o.unparkAll(l)

@@ -119,9 +119,13 @@ func (o *owner) lookSoon(subject string) {
 }
 
 // judgesFrom is when a new owner may have learned of every call that the former
-// one left unanswered.
+// one left unanswered: a while after every lane with a command was opened.
 func (o *owner) judgesFrom() time.Time {
-	return o.owned.Add(min(takeOverSettle, o.cfg.ReconcileWait/2))
+	from := o.discovered
+	if from.IsZero() {
+		from = time.Now()
+	}
+	return from.Add(min(takeOverSettle, o.cfg.ReconcileWait/2))
 }
 
 // worthALook reports whether evidence about a chat can settle anything.

@@ -103,11 +103,15 @@ func (l *lane) chatOf(key string) *chat {
 // enough.
 func (o *owner) enqueue(c *command) {
 	ch := c.lane.chatOf(chatKey(c))
-	if o.mustPark(ch, c) {
+	switch {
+	case !o.mustPark(ch, c):
+		o.join(ch, c)
+	case ch.park == nil && ch.holdsLater(c):
+		o.join(ch, c)
+		o.parkLast(ch)
+	default:
 		o.parkCommand(ch, c)
-		return
 	}
-	o.join(ch, c)
 }
 
 // join puts a command in its place in its chat: nearly always the end, but two

@@ -60,9 +60,10 @@ func TestModel(t *testing.T) {
 // storedEvent is a command's event and where it is stored.
 type storedEvent struct {
 	schema.CommandEvent
-	sequence uint64
-	stored   time.Time
-	ceID     string
+	generation int // of the command
+	sequence   uint64
+	stored     time.Time
+	ceID       string
 }
 
 // storedRecord is a record of a ledger and where it is stored.
@@ -78,7 +79,8 @@ type story struct {
 	events  []storedEvent
 	records []storedRecord
 	sends   []simulator.Send // of its text, which equal bodies share
-	final   *storedEvent     // nil: there is none
+	ends    []*storedEvent   // of its generations
+	final   *storedEvent     // the last of them; nil: there is none
 }
 
 // judge holds what happened to what was promised.
@@ -87,6 +89,7 @@ type judge struct {
 	stories  map[uint64]*story
 	accepted map[string]simulator.Send // by message id
 	statuses map[string][]int          // stored, by message id
+	echoes   map[string]time.Time      // when each was stored first, by message id
 	letters  map[uint64]queue.DeadLetter
 	faulty   map[uint64]bool // stories that were told already
 }
@@ -95,7 +98,7 @@ func newJudge(w *world) *judge {
 	w.t.Helper()
 	j := &judge{
 		world: w, stories: make(map[uint64]*story), accepted: make(map[string]simulator.Send),
-		statuses: make(map[string][]int), letters: make(map[uint64]queue.DeadLetter), faulty: make(map[uint64]bool),
+		statuses: make(map[string][]int), echoes: make(map[string]time.Time), letters: make(map[uint64]queue.DeadLetter), faulty: make(map[uint64]bool),
 	}
 	sends := make(map[string][]simulator.Send)
 	for _, s := range w.sim.Sends() {
@@ -137,6 +140,14 @@ func (j *judge) readRecords() {
 			}
 		case strings.HasPrefix(subject, "wazzup.main.evt.command."):
 			j.readEvent(m, meta, ids)
+		case strings.HasPrefix(subject, "wazzup.main.evt.message.out."):
+			var e struct{ MessageID string }
+			if err := json.Unmarshal(m.Data(), &e); err != nil {
+				j.t.Fatal(err)
+			}
+			if j.echoes[e.MessageID].IsZero() {
+				j.echoes[e.MessageID] = meta.Timestamp
+			}
 		case strings.HasPrefix(subject, "wazzup.main.evt.status."):
 			var s struct {
 				MessageID string
@@ -156,6 +167,7 @@ func (j *judge) readEvent(m jetstream.Msg, meta *jetstream.MsgMetadata, ids map[
 	if err := json.Unmarshal(m.Data(), &e.CommandEvent); err != nil {
 		j.t.Fatal(err)
 	}
+	e.generation = j.generationOf(e.ceID)
 	s := j.stories[e.Seq]
 	if s == nil {
 		j.t.Errorf("seed %d: an event of no command: %s", j.seed, m.Data())
@@ -166,6 +178,18 @@ func (j *judge) readEvent(m jetstream.Msg, meta *jetstream.MsgMetadata, ids map[
 		j.fault(s, "event %s is stored twice", e.ceID)
 	}
 	ids[e.ceID] = e.sequence
+}
+
+// generationOf reads the generation out of an event's id, which ends in
+// <generation>.<attempt>.<state>.
+func (j *judge) generationOf(ceID string) int {
+	j.t.Helper()
+	parts := strings.Split(ceID, ".")
+	n, err := strconv.Atoi(parts[max(len(parts)-3, 0)])
+	if err != nil {
+		j.t.Fatalf("event %s: %v", ceID, err)
+	}
+	return n
 }
 
 // fault reports a broken promise, with the command's whole story the first time.
@@ -218,9 +242,15 @@ func (j *judge) judge() {
 			continue
 		}
 		j.letter(s)
+		j.fates(s)
+		j.redriven(s)
 		j.statusesOf(s)
-		if s.carried() {
+		switch {
+		case !s.kind.IsMessage():
+			j.syncEnd(s)
+		case s.carried():
 			j.requestsOf(s)
+			j.evidenceFirst(s)
 			j.timesOf(s)
 			j.endOf(s)
 		}
@@ -228,28 +258,38 @@ func (j *judge) judge() {
 	j.identities(all)
 	j.order(all)
 	j.messageIDs(all)
+	j.contacts(all)
 	j.operators()
+	j.pauses(all)
 	j.rate()
 }
 
-// endsOnce: exactly one final event for every stored command, and none but
-// statuses after it.
+// endsOnce: exactly one final event for every stored command and each generation
+// of it, and none but statuses after it.
 func (j *judge) endsOnce(s *story) {
 	j.t.Helper()
 	for i := range s.events {
-		if !s.events[i].State.Final() {
-			if s.final != nil && stateRank(s.events[i].State) == 0 {
-				j.fault(s, "%s comes after the end", s.events[i].State)
+		e := &s.events[i]
+		over := s.final != nil && e.generation <= s.final.generation
+		switch {
+		case !e.State.Final():
+			if over && stateRank(e.State) == 0 {
+				j.fault(s, "%s comes after the end", e.State)
 			}
 			continue
+		case over:
+			j.fault(s, "ended twice: %s and %s", s.final.State, e.State)
+		case s.final != nil && s.final.State != schema.StateDead:
+			j.fault(s, "ended %s, and went on to end %s", s.final.State, e.State)
 		}
-		if s.final != nil {
-			j.fault(s, "ended twice: %s and %s", s.final.State, s.events[i].State)
-		}
-		s.final = &s.events[i]
+		s.final = e
+		s.ends = append(s.ends, e)
 	}
-	if s.final == nil {
+	switch redrives := s.redrives(); {
+	case s.final == nil:
 		j.fault(s, "never ended")
+	case len(s.ends) != len(redrives)+1 || s.final.generation != len(redrives):
+		j.fault(s, "ended %d times, the last in generation %d, and was redriven %d times", len(s.ends), s.final.generation, len(redrives))
 	}
 }
 
@@ -285,21 +325,20 @@ func (j *judge) died(s simulator.Send) bool {
 	})
 }
 
-// requestsOf: never a blind second call, and none after the end.
+// requestsOf: never a blind second call, and none after the end. Whoever redrives
+// a command in doubt wants one more.
 func (j *judge) requestsOf(s *story) {
 	j.t.Helper()
-	acted := 0
+	acted, wanted := 0, j.resends(s)+len(s.redrivesInDoubt())
 	for _, r := range s.sends {
-		if acted > 0 && !s.resend && j.resends(s) < acted {
+		if acted > 0 && !s.resend && wanted < acted {
 			j.fault(s, "request %d follows one that may have been carried out", r.Seq)
 		}
 		if mayHaveActed(r) {
 			acted++
 		}
-		for _, record := range s.records {
-			if record.Step == queue.StepFinal && r.Time.After(record.stored) {
-				j.fault(s, "request %d comes after the end", r.Seq)
-			}
+		if last := s.recordAt(r.Time); last != nil && last.Step.Ended() {
+			j.fault(s, "request %d comes after the end", r.Seq)
 		}
 	}
 }
@@ -324,25 +363,20 @@ func (j *judge) endOf(s *story) {
 	j.t.Helper()
 	acted := slices.IndexFunc(s.sends, mayHaveActed) >= 0
 	accepted := slices.IndexFunc(s.sends, func(r simulator.Send) bool { return r.Accepted() }) >= 0
-	doubted := slices.ContainsFunc(s.records, func(r storedRecord) bool { return r.Step == queue.StepUnknown })
 	e := s.final
-	byHand := e.Evidence != nil && e.Evidence.Kind == schema.EvidenceOperator
 	switch e.State {
 	case schema.StateSent:
-		if !byHand {
+		if !s.byHand() {
 			j.sent(s, e)
 		}
 	case schema.StateDead:
-		if e.Error.Class == schema.ClassUnknown != doubted || e.Error.Class != schema.ClassUnknown && acted {
-			j.fault(s, "dead with class %s, doubted %v, acted %v", e.Error.Class, doubted, acted)
-		}
 		j.reason(s, e)
 	case schema.StateCancelled, schema.StateExpired:
 		if acted {
 			j.fault(s, "ended %s, and a request may have been carried out", e.State)
 		}
 	case schema.StateRejected:
-		if accepted && !s.resend && j.resends(s) == 0 {
+		if accepted && !s.resend && j.resends(s) == 0 && len(s.redrivesInDoubt()) == 0 {
 			j.fault(s, "rejected, and accepted by the vendor")
 		}
 	default:
@@ -398,19 +432,11 @@ func (j *judge) reason(s *story, e *storedEvent) {
 			return
 		}
 	case schema.ReasonAttempts:
-		if spent := s.records[len(s.records)-1].Spent; spent == modelAttempts {
+		if r := s.endOfGeneration(e.generation); r != nil && r.Spent == modelAttempts {
 			return
 		}
 	}
 	j.fault(s, "dead for the reason %s", e.Error.Reason)
-}
-
-// letter: a dead letter for each dead, and for no other.
-func (j *judge) letter(s *story) {
-	j.t.Helper()
-	if _, kept := j.letters[s.seq]; kept != (s.final.State == schema.StateDead) {
-		j.fault(s, "ended %s, and a dead letter is kept: %v", s.final.State, kept)
-	}
 }
 
 // statusesOf: forward only, once each, only after sent, and none is forgotten.
@@ -497,18 +523,21 @@ func (j *judge) identity(s, carrier *story) {
 }
 
 // order: in a class and chat, each request of a command comes after the last of
-// every command that was stored before it.
+// every command that was stored before it. A redriven one takes a new place.
 func (j *judge) order(all []*story) {
 	j.t.Helper()
 	last := make(map[string]*story)
 	for _, s := range all {
-		if !s.carried() || !s.sendAt.IsZero() || len(s.sends) == 0 {
+		if !s.carried() || !s.sendAt.IsZero() || len(s.firstSends()) == 0 {
 			continue
 		}
 		key := string(s.kind) + s.channel + s.chat
-		if before := last[key]; before != nil && s.sends[0].Seq < before.sends[len(before.sends)-1].Seq {
-			j.fault(s, "request %d overtakes command %d, whose last is %d", s.sends[0].Seq, before.seq, before.sends[len(before.sends)-1].Seq)
-			j.t.Log(j.tell(before))
+		if before := last[key]; before != nil {
+			sends := before.firstSends()
+			if end := sends[len(sends)-1].Seq; s.sends[0].Seq < end {
+				j.fault(s, "request %d overtakes command %d, whose last is %d", s.sends[0].Seq, before.seq, end)
+				j.t.Log(j.tell(before))
+			}
 		}
 		last[key] = s
 	}
@@ -527,6 +556,20 @@ func (j *judge) messageIDs(all []*story) {
 			j.fault(s, "its message is that of command %d too", other.seq)
 		}
 		owner[s.final.MessageID] = s
+	}
+	type equal struct{ channel, chat, content string }
+	balance := make(map[equal]int) // taken by the vendor, less sent
+	for _, m := range j.accepted {
+		balance[equal{m.ChannelID, m.ChatID, strings.Join(strings.Fields(m.Text), " ")}]++
+	}
+	for _, s := range all {
+		if s.final == nil || s.final.State != schema.StateSent || s.byHand() {
+			continue
+		}
+		key := equal{s.channel, s.chat, s.content()}
+		if balance[key]--; balance[key] < 0 {
+			j.fault(s, "one more is sent than the vendor took of its content")
+		}
 	}
 }
 
@@ -552,16 +595,25 @@ func (j *judge) operators() {
 func (j *judge) operator(q modelRequest, same []*story) {
 	j.t.Helper()
 	for _, s := range same {
-		late := slices.ContainsFunc(s.sends, func(r simulator.Send) bool { return r.Time.After(q.at) })
+		if !s.carried() {
+			if q.name == "command.cancel" && s.calledAfter(q.at) {
+				j.fault(s, "the vendor got it after it was cancelled")
+			}
+			continue
+		}
+		dropped := func(e *storedEvent) bool {
+			return e.State == schema.StateDead && e.Error.Reason == schema.ReasonDropped
+		}
+		called := s.calledAfter(q.at)
 		switch {
-		case q.name == "command.cancel" && late:
-			j.fault(s, "the vendor got it after it was cancelled")
-		case q.name == "command.cancel" && s.carried() && s.final.State != schema.StateCancelled:
+		case q.name == "command.cancel" && (called || s.final.State != schema.StateCancelled):
 			j.fault(s, "it was cancelled, and ended %s", s.final.State)
-		case q.as == "sent" && s.carried() && (s.final.State != schema.StateSent || late):
+		case q.as == "sent" && (called || s.final.State != schema.StateSent):
 			j.fault(s, "an operator settled it as sent, and it ended %s", s.final.State)
-		case q.as == "drop" && s.carried() && (s.final.State != schema.StateDead || late):
+		case q.as == "drop" && (called || !slices.ContainsFunc(s.ends, dropped)):
 			j.fault(s, "an operator dropped it, and it ended %s", s.final.State)
+		case q.name == "dead.drop" && (called || s.final.State != schema.StateDead || s.redrivenAfter(q.at)):
+			j.fault(s, "its dead letter was dropped, and it went on")
 		}
 	}
 }

@@ -16,9 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -55,6 +53,8 @@ type modelCommand struct {
 	resend   bool
 	sendAt   time.Time
 	expireAt time.Time
+
+	contact, name string // of a sync command: whom it is about, and what an upsert says
 }
 
 // content is what the text has in common with the echo of an equal message.
@@ -62,12 +62,17 @@ func (c *modelCommand) content() string { return strings.Join(strings.Fields(c.t
 
 // modelRequest is a request of an operator, and what came of it.
 type modelRequest struct {
-	name string
-	id   string
-	as   string
-	at   time.Time // when its answer came
-	code string
-	ok   bool
+	name    string
+	id      string // of the command that it is about; "" = it is about lanes
+	as      string // of command.resolve
+	unknown bool   // of dead.redrive: those in doubt are included
+	channel string // of the lanes
+	class   string // of the lanes; "" = both
+
+	asked time.Time
+	at    time.Time // when its answer came
+	code  string
+	ok    bool
 	// unclear: no answer came, so that it may have been carried out.
 	unclear bool
 }
@@ -88,6 +93,12 @@ type world struct {
 
 	told map[string]int // the highest rank of the statuses that were stored, by message id; guarded by mu
 
+	open   map[modelRedrive]bool // redrives of which nobody knows how far they got
+	paused map[string]bool       // channels of which lanes may be paused
+
+	late    atomic.Int64 // echoes that are stored late
+	storing sync.WaitGroup
+
 	froze  bool
 	deaths []time.Time // when a worker was cut off for good
 	notes  []note      // what was done to the world
@@ -100,8 +111,9 @@ type note struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
-	w := &world{rig: newRig(t), told: make(map[string]int), seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
+	w := &world{rig: newRig(t), told: make(map[string]int), open: make(map[modelRedrive]bool), paused: make(map[string]bool), seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
 	w.hooks = httptest.NewServer(http.HandlerFunc(w.webhook))
+	t.Cleanup(w.storing.Wait)
 	t.Cleanup(w.hooks.Close)
 	if err := w.sim.SetWebhookURL(w.hooks.URL); err != nil {
 		t.Fatal(err)
@@ -134,7 +146,7 @@ func (w *world) fate(item string, percent int) bool {
 }
 
 // webhook stores what the vendor calls back, as ingest does, but loses some of it
-// for good and stores some twice, as though the second came after ingest's
+// for good, is late with some and stores some twice, as though the second came after ingest's
 // window.
 func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	raw, err := io.ReadAll(r.Body)
@@ -166,7 +178,12 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	for _, item := range body.Messages {
 		var m struct{ MessageID, ChannelID, ChatType, ChatID string }
 		_ = json.Unmarshal(item, &m)
-		store(schema.MessageEventSubject("main", "out", m.ChannelID, m.ChatType, m.ChatID), item, "echo "+m.MessageID)
+		subject := schema.MessageEventSubject("main", "out", m.ChannelID, m.ChatType, m.ChatID)
+		if w.fate("late "+m.MessageID, 15) {
+			w.storeLate(subject, item)
+			continue
+		}
+		store(subject, item, "echo "+m.MessageID)
 	}
 	for _, item := range body.Statuses {
 		var s struct {
@@ -196,7 +213,27 @@ func (w *world) webhook(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// publish stores a command of the schedule; its fields say all but the sequence.
+// storeLate stores an echo after the time for which it is waited.
+func (w *world) storeLate(subject string, item json.RawMessage) {
+	w.late.Add(1)
+	w.storing.Go(func() {
+		defer w.late.Add(-1)
+		tick := time.NewTicker(2 * modelWait)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-w.t.Context().Done():
+				return
+			}
+			if _, err := w.js.Publish(w.t.Context(), subject, item); err == nil {
+				return
+			}
+		}
+	})
+}
+
+// publishCommand stores a command of the schedule; its fields say all but the sequence.
 func (w *world) publishCommand(c *modelCommand, opts ...queue.PublishOption) {
 	w.t.Helper()
 	for {
@@ -386,9 +423,11 @@ func (w *world) endWorker(dies bool) {
 		w.note("%s dies", leaving.name)
 		w.deaths = append(w.deaths, time.Now())
 		leaving.nc.Close()
-		w.ending.Go(leaving.stop)
 		if w.chance(75) {
+			leaving.stop() // it calls nobody any more, as is certain when a lease runs out
 			w.endLease(leaving.name)
+		} else {
+			w.ending.Go(leaving.stop)
 		}
 	} else {
 		w.note("%s stops", leaving.name)
@@ -451,7 +490,7 @@ func (w *world) endLease(worker string) {
 		return
 	}
 	lease, err := kv.Get(w.t.Context(), "main")
-	if err != nil || !strings.Contains(string(lease.Value()), `"`+worker+`"`) {
+	if err != nil || !strings.Contains(string(lease.Value()), `"`+worker+`-`) { // the rest of its id is random
 		return
 	}
 	if kv.Delete(w.t.Context(), "main", jetstream.LastRevision(lease.Revision())) == nil {
@@ -459,44 +498,30 @@ func (w *world) endLease(worker string) {
 	}
 }
 
-// request asks the owner once, whoever it is.
-func (w *world) request(name, id, as string) {
-	w.t.Helper()
-	body := fmt.Sprintf(`{"id":%q}`, id)
-	if as != "" {
-		body = fmt.Sprintf(`{"id":%q,"as":%q}`, id, as)
-	}
-	q := modelRequest{name: name, id: id, as: as}
-	m, err := w.nc.Request(schema.APISubject("main", name), []byte(body), 2*time.Second)
-	q.at = time.Now()
-	code := ""
-	if err == nil {
-		code = m.Header.Get(micro.ErrorCodeHeader)
-	}
-	q.ok, q.code = err == nil && code == "", code
-	q.unclear = err != nil && err != nats.ErrNoResponders || strings.HasPrefix(code, "5") //nolint:errorlint // the very value
-	w.requests = append(w.requests, q)
-	w.note("%s %s %s: %s %v", name, id, as, code, err)
-}
-
 // operate does one thing to the world that is no command.
 func (w *world) operate() {
 	w.t.Helper()
 	switch n := w.random.IntN(100); {
-	case n < 25 && len(w.commands) > 0:
+	case n < 18 && len(w.commands) > 0:
 		recent := w.commands[max(len(w.commands)-20, 0):]
 		if c := pick(w.random, recent); c.id != "" {
-			w.request("command.cancel", c.id, "")
+			w.request(modelRequest{name: "command.cancel", id: c.id})
 		}
-	case n < 50:
-		if id := w.doubted(); id != "" {
-			w.request("command.resolve", id, pick(w.random, []string{"sent", "resend", "drop"}))
+	case n < 36:
+		if ids := w.standing(schema.StateUnknown); len(ids) > 0 {
+			w.request(modelRequest{name: "command.resolve", id: pick(w.random, ids), as: pick(w.random, []string{"sent", "resend", "drop"})})
 		}
-	case n < 58:
+	case n < 46:
+		if ids := w.standing(schema.StateDead); len(ids) > 0 {
+			w.handleDead(pick(w.random, ids))
+		}
+	case n < 54:
+		w.handleLane()
+	case n < 61:
 		w.endWorker(true)
-	case n < 64:
+	case n < 66:
 		w.endWorker(false)
-	case n < 70 && len(w.workers) < 3:
+	case n < 72 && len(w.workers) < 3:
 		w.startWorker()
 	case n < 82:
 		worker := pick(w.random, w.workers)
@@ -524,9 +549,8 @@ func (w *world) setChannel(channel, state string) {
 	}
 }
 
-// doubted is a command whose last event says that its fate is unknown; "" if
-// there is none.
-func (w *world) doubted() string {
+// standing lists the ids of the commands whose last event is of this state.
+func (w *world) standing(state schema.State) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last := make(map[uint64]schema.CommandEvent)
@@ -535,15 +559,12 @@ func (w *world) doubted() string {
 	}
 	var ids []string
 	for _, e := range last {
-		if e.State == schema.StateUnknown {
+		if e.State == state {
 			ids = append(ids, e.ID)
 		}
 	}
-	if len(ids) == 0 {
-		return ""
-	}
 	slices.Sort(ids)
-	return pick(w.random, ids)
+	return ids
 }
 
 // run carries the schedule out.
@@ -552,6 +573,10 @@ func (w *world) run(commands int) {
 	w.startWorker()
 	for range commands {
 		w.serial++
+		if w.chance(8) {
+			w.publishSync(w.serial)
+			continue
+		}
 		c, opts := w.newCommand(w.serial)
 		if w.chance(8) && len(w.commands) > 0 {
 			if again := w.again(w.serial); again != nil {
@@ -569,15 +594,27 @@ func (w *world) run(commands int) {
 	}
 }
 
-// rest ends all faults and waits until nothing moves any more.
+// rest ends all faults and waits until nothing moves any more. What is dead then
+// may be redriven, and comes to rest in its next generation.
 func (w *world) rest() {
 	w.t.Helper()
 	w.sim.ClearRules()
 	w.note("the faults are over")
+	w.comeToRest()
+	for _, id := range w.standing(schema.StateDead) {
+		if w.chance(60) {
+			w.handleDead(id)
+		}
+	}
+	w.comeToRest()
+}
+
+func (w *world) comeToRest() {
+	w.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(45 * time.Second)
-	for !w.resting() {
+	for !w.finished() || !w.resting() {
 		for _, ch := range w.sim.Channels() {
 			w.setChannel(ch.ChannelID, simulator.StateActive)
 		}
@@ -625,7 +662,7 @@ func (w *world) resting() bool {
 			return false
 		}
 	}
-	if v := w.sim.View(); !v.Idle() {
+	if v := w.sim.View(); !v.Idle() || w.late.Load() > 0 {
 		return false
 	}
 	w.mu.Lock()

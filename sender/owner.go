@@ -95,11 +95,11 @@ type owner struct {
 	lookTimer    map[string]*time.Timer
 	proofs       proofs
 	statuses     statuses
-	waiting      int    // commands in hand whose chats wait
-	rounds       uint64 // of discovery, so far
-	discovered   bool   // every source that held commands when the ownership began is known
-	deferredFull bool   // no more commands may be scheduled for now
-	windowKnown  bool   // the calls of the past are known, or assumed
+	waiting      int       // commands in hand whose chats wait
+	rounds       uint64    // of discovery, so far
+	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
+	deferredFull bool      // no more commands may be scheduled for now
+	windowKnown  bool      // the calls of the past are known, or assumed
 	owned        time.Time
 	paces        paceMemory // of lanes that are not open
 	window       *window

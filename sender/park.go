@@ -112,6 +112,25 @@ func (o *owner) mustPark(ch *chat, c *command) bool {
 	return ch.held() >= o.chatRoom(ch) && !o.deferredFull
 }
 
+// holdsLater reports whether the chat holds a command that comes after this one,
+// which its source brought late: one that came due while nobody owned the account.
+func (ch *chat) holdsLater(c *command) bool {
+	waiting := ch.waiting.all()
+	return len(waiting) > 0 && c.place.before(waiting[len(waiting)-1].place)
+}
+
+// parkLast parks the last command that the chat holds. What is parked must come
+// after all that is in memory: the next owner puts whatever does not come before
+// the first parked one behind them all.
+func (o *owner) parkLast(ch *chat) {
+	for _, c := range ch.waiting.cut(ch.waiting.len() - 1) {
+		if ch.waits {
+			o.discount(ch, -1)
+		}
+		o.parkCommand(ch, c)
+	}
+}
+
 // waits notes that the chat's head waits, and parks what is too many behind it.
 // The owner's mutex is held.
 func (o *owner) chatWaits(ch *chat) {
@@ -182,7 +201,11 @@ func (o *owner) writeParked(ch *chat) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
-		if errors.Is(err, queue.ErrStopped) {
+		switch {
+		case errors.Is(err, queue.ErrFenced):
+			o.lost(err)
+			return // as below
+		case errors.Is(err, queue.ErrStopped):
 			return // the next owner gets it again from where it was
 		}
 		p.writing.pop()
@@ -316,7 +339,7 @@ func (o *owner) unparked(l *lane, d *queue.Delivery) {
 // parkSettled reports whether everything that comes before the chat's parked
 // commands has been delivered. While it is not known, it is asked for.
 func (o *owner) parkSettled(ch *chat) bool {
-	if p := ch.park; !p.settled && o.discovered && !p.asking {
+	if p := ch.park; !p.settled && !o.discovered.IsZero() && !p.asking {
 		p.asking = true
 		before := make(map[sourceKind]uint64, 2)
 		for _, f := range ch.lane.feeds {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -212,6 +213,99 @@ func TestParkedCommandsOutliveTheirOwner(t *testing.T) {
 			r.endedOnce()
 		})
 	}
+}
+
+// dueNow has a scheduled command come due at once.
+func (r *rig) dueNow(id string) {
+	r.t.Helper()
+	names := queue.Names{Account: "main"}
+	s, err := r.js.Stream(r.t.Context(), names.Deferred())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	held, err := s.GetLastMsgForSubject(r.t.Context(), names.ScheduleSubject(id, "0"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := s.DeleteMsg(r.t.Context(), held.Sequence); err != nil {
+		r.t.Fatal(err)
+	}
+	m := nats.NewMsg(names.DueSubject(schema.KindSend, simulator.ChannelWhatsApp))
+	m.Data = held.Data
+	for name, values := range held.Header {
+		if strings.HasPrefix(name, "Wazzup-") {
+			m.Header[name] = values
+		}
+	}
+	if _, err := r.js.PublishMsg(r.t.Context(), m); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// parks waits until commands are parked.
+func (r *rig) parks() {
+	r.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(20 * time.Second)
+	for {
+		s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Deferred())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		info, err := s.Info(r.t.Context(), jetstream.WithSubjectFilter(queue.Names{Account: "main"}.ParkFilter()))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if len(info.State.Subjects) > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			r.t.Fatal("nothing is parked")
+		}
+	}
+}
+
+// A command that came due before those that a full chat holds, and is found after
+// them, takes its place among them. If it were parked instead, the next owner would
+// put those that come after it behind everything that was parked since.
+func TestDueCommandIsNotParkedAheadOfWhatItsChatHolds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	stop := r.start(cfg)
+	r.send("w00000a", waitingChat, "w00000a", `,"sendAt":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)+`"`)
+	r.waitStep("w00000a", "scheduled")
+	r.emptied()
+	stop()
+	if err := r.sim.AddRule(simulator.Rule{
+		Match: simulator.Match{Path: "/v2/send_message", Text: "w00000"}, Delay: simulator.Duration(4 * time.Second),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	first := r.startDoomed(cfg)
+	r.channelsRead()
+	r.send("w00000", waitingChat, "w00000")
+	if err := r.sim.Wait(t.Context(), func(v *simulator.View) bool { return v.Sends == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	r.dueNow("w00000a") // its lane is looked for once a second
+	for i := range 15 {
+		id := fmt.Sprintf("w%05d", i+1)
+		r.send(id, waitingChat, id)
+	}
+	r.parks()
+	r.loadChat("x", 10)
+	r.emptiedBut(16)
+	first.die()
+	cfg.Worker = "worker-2"
+	r.start(cfg)
+	r.finals(27)
+	r.inOrder(27)
+	r.emptied()
+	r.deferredEmptied()
 }
 
 // doomed is a worker that can be cut off from NATS for good, as if it had died:

@@ -215,6 +215,7 @@ func (o *owner) finish(c *command) {
 	o.ackAll(c)
 	o.forget(c)
 	o.earlyStatuses(c.messageID)
+	o.proveSoon(c)
 	o.pump()
 }
 

@@ -230,8 +230,8 @@ func proofBy(d *queue.Doubt, e *echo) proof {
 	return p
 }
 
-// prove leads a proof to a command that has ended; done is false if it has not. A
-// proof that is told already, or is the command's end itself, adds nothing.
+// prove leads a proof to a command that has ended; done is false if it has not, or
+// if its end is not told yet. A proof that is told already, or is the command's end itself, adds nothing.
 func (o *owner) prove(p proof) (done bool, err error) {
 	for {
 		done, err = o.tryProve(p)
@@ -262,6 +262,9 @@ func (o *owner) tryProve(p proof) (done bool, err error) {
 	last := records[len(records)-1]
 	if !last.Step.Ended() {
 		return false, nil
+	}
+	if told, err := o.endTold(ctx, &p.index, last); err != nil || !told {
+		return false, err
 	}
 	r := o.proofRecord(p, records)
 	written := make(chan error, 1)
@@ -503,6 +506,18 @@ func (o *owner) lateAnswered(x *queue.Index) bool {
 		if !o.pause(try) {
 			return false
 		}
+	}
+}
+
+// proveSoon looks again at what waited for a command's end to be told. The owner's
+// mutex is held.
+func (o *owner) proveSoon(c *command) {
+	if c.body == nil || c.body.Message == nil {
+		return
+	}
+	o.examineLate(c.origin)
+	if subject := o.echoSubject(c.body.Message); o.proofs.pending[subject] != nil {
+		o.look(subject)
 	}
 }
 
