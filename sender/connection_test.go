@@ -80,9 +80,24 @@ func (c *cutter) serve(ctx context.Context) {
 	}
 }
 
-// pipe passes frames on until one of them is to be cut off.
+// pipe passes frames on until one of them is to be cut off. What was passed on
+// before reaches the server all the same: a connection that is closed while
+// something of it is unread would take that along.
 func (c *cutter) pipe(from, to net.Conn, toClient bool) {
-	defer func() { _, _ = from.Close(), to.Close() }()
+	c.passOn(from, to, toClient)
+	if toClient {
+		_ = to.Close()
+		_, _ = io.Copy(io.Discard, from) // until the server has read all, and ends it
+		_ = from.Close()
+		return
+	}
+	if server, ok := to.(*net.TCPConn); ok {
+		_ = server.CloseWrite()
+	}
+	_ = from.Close()
+}
+
+func (c *cutter) passOn(from, to net.Conn, toClient bool) {
 	r := bufio.NewReader(from)
 	for {
 		frame, err := readFrame(r)
