@@ -95,6 +95,7 @@ type owner struct {
 	statuses     statuses
 	waiting      int  // commands in hand whose chats wait
 	discovered   bool // every source that held commands when the ownership began is known
+	seeking      bool // commands with a wildcard for a channel are looked for
 	deferredFull bool // no more commands may be scheduled for now
 	windowKnown  bool // the calls of the past are known, or assumed
 	owned        time.Time
