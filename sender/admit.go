@@ -71,12 +71,23 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 		if o.isCopy(d) {
 			c.waitedForTime()
 		}
+		f.keepsTime(c)
 		o.enqueue(c)
 		o.arrived(f, d.Seq)
 		o.fill(l)
 		o.pump()
 		o.mu.Unlock()
 	}
+}
+
+// keepsTime has no command stand before one that its stream stored earlier: the
+// server's clock may be set back, but sequences only grow.
+func (f *feed) keepsTime(c *command) {
+	if f.from == sourceParked || c.delivery.Seq <= f.last {
+		return
+	}
+	c.place.at = max(c.place.at, f.latest)
+	f.latest = c.place.at
 }
 
 // arrived notes that a message is where it belongs, and not before: whatever was

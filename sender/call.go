@@ -18,8 +18,7 @@ import (
 // maxBatch is the vendor's limit of entities a write.
 const maxBatch = 100
 
-// maxRefused bounds the refused items that one event lists, so that it fits into
-// NATS's payload limit.
+// maxRefused bounds the refused items that one event lists; see also fitting.
 const maxRefused = 500
 
 // call makes the vendor's call of one attempt and judges the answer. It is the
@@ -41,7 +40,7 @@ func (o *owner) call(c *command) outcome {
 	v := Classify(c.lane.family(), answer)
 	out := o.judge(c, answer, v)
 	if len(items) > 0 && (out.state == schema.StateDone || out.state == schema.StateRejected) {
-		out = rejectedItems(items)
+		out = rejectedItems(fitting(items, int(o.nc.MaxPayload())/2))
 	}
 	out.answer.status = answer.Status
 	o.settle(c, answer, v)
@@ -161,6 +160,19 @@ func (o *owner) further(ctx context.Context, first bool, do func() wazzup.Answer
 	}
 	defer o.tokenUsed()
 	return do()
+}
+
+// fitting is as many of the refused items as take no more than room bytes, at least
+// one: with the vendor's words about each they could exceed NATS's payload limit,
+// and what cannot be recorded could never end.
+func fitting(items []schema.ItemError, room int) []schema.ItemError {
+	for i, item := range items {
+		text, err := json.Marshal(item)
+		if room -= len(text) + 1; i > 0 && (room < 0 || err != nil) {
+			return items[:i]
+		}
+	}
+	return items
 }
 
 func rejectedItems(items []schema.ItemError) outcome {

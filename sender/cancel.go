@@ -307,8 +307,12 @@ func (o *owner) settledByHand(r *queue.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c := o.commands[identity{r.Origin, r.Generation}]
-	if c == nil || c.doubt == nil {
-		return // what it writes next is refused, and then it reads the ledger
+	switch {
+	case c == nil:
+		return
+	case c.doubt == nil: // its unknown is durable, but not confirmed here yet
+		c.byHand = r
+		return
 	}
 	o.endDoubt(c)
 	c.unsettled = false

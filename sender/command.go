@@ -65,6 +65,10 @@ type command struct {
 	claimAt   time.Time // this machine's clock
 	unsettled bool      // claimed, and its outcome is not durable
 
+	// byHand is a record that a person's word has added to the ledger before the
+	// command knew that it is in doubt.
+	byHand *queue.Record
+
 	doubt *doubt      // while its fate is unknown
 	timer *time.Timer // until a retry or the end of a doubt
 }

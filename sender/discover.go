@@ -38,7 +38,7 @@ func (o *owner) discover(ctx context.Context) error {
 			continue
 		}
 		if schema.IsWildcard(channel) {
-			o.takeWildcards(ctx, laneKey{string(kind), channel}, subject)
+			o.seekWildcards(laneKey{string(kind), channel}, subject)
 			continue
 		}
 		if found := (wantedLane{laneKey{string(kind), channel}, sourceCommands}); !o.foundLane(found, n) {
@@ -64,17 +64,40 @@ func (o *owner) discover(ctx context.Context) error {
 	return nil
 }
 
-// wildcardsAtOnce bounds the commands that one search for them takes.
-const wildcardsAtOnce = 100
+// Bounds of one search for commands whose channel token looks like a wildcard.
+const (
+	wildcardsAtOnce = 100
+	wildcardTimeout = 10 * time.Minute // there may be millions of others
+)
 
-// takeWildcards takes in commands whose channel token looks like a wildcard. They
+// seekWildcards takes in commands whose channel token looks like a wildcard. They
 // can only end invalid. A consumer with such a filter would be handed the commands
 // of every lane of the class, or stand in the way of theirs, so each is read by
-// its sequence, as a parked one is, and deleted when it has ended.
-func (o *owner) takeWildcards(ctx context.Context, key laneKey, subject string) {
+// its sequence, as a parked one is, and deleted when it has ended. The search may
+// be long, and nothing waits for it.
+func (o *owner) seekWildcards(key laneKey, subject string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.seeking || o.stopping {
+		return
+	}
+	o.seeking = true
+	o.background.Go(func() {
+		o.takeWildcards(key, subject)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.seeking = false
+	})
+}
+
+func (o *owner) takeWildcards(key laneKey, subject string) {
+	ctx, cancel := context.WithTimeout(o.ctx, wildcardTimeout)
+	defer cancel()
 	found, err := o.ledger.FindAt(ctx, subject, wildcardsAtOnce)
 	if err != nil {
-		o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
+		if o.ctx.Err() == nil {
+			o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
+		}
 		return
 	}
 	o.mu.Lock()

@@ -3,6 +3,7 @@ package sender_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,4 +163,27 @@ func TestChannelTokenThatIsAWildcard(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A sync command of which the vendor refuses much, in many words, ends all the same.
+func TestRefusalsTooLargeForAnEvent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if err := r.sim.AddRule(simulator.Rule{
+		Match: simulator.Match{Method: "DELETE"}, Status: 400, Code: "VALIDATION_ERROR", Description: strings.Repeat(`"`, 4000),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.start(r.config())
+	ids := make([]string, 600)
+	for i := range ids {
+		ids[i] = fmt.Sprint("contact-", i, strings.Repeat("x", 50))
+	}
+	if _, err := r.pub.Sync(t.Context(), schema.EntityContacts, schema.VerbDelete, ids, queue.WithID("refused")); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.event("refused", schema.StateRejected); len(e.Items) == 0 || e.Error == nil {
+		t.Errorf("got %d items, error %+v", len(e.Items), e.Error)
+	}
+	r.emptied()
 }

@@ -66,6 +66,7 @@ type feed struct {
 	held   int           // deliveries in hand
 
 	last    uint64 // sequence of the latest delivery that is where it belongs
+	latest  int64  // its place in time, Unix nanoseconds
 	retired bool   // its consumer is gone: what still comes from it will come again through another
 }
 

@@ -98,6 +98,7 @@ type owner struct {
 	waiting      int       // commands in hand whose chats wait
 	rounds       uint64    // of discovery, so far
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
+	seeking      bool      // commands with a wildcard for a channel are looked for
 	deferredFull bool      // no more commands may be scheduled for now
 	windowKnown  bool      // the calls of the past are known, or assumed
 	owned        time.Time

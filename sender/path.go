@@ -165,7 +165,13 @@ func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, 
 		o.announce(c, out.state, r.Event, func() { o.retryAt(c, out.retryAt) })
 	case queue.StepUnknown:
 		since := time.Now()
-		o.announce(c, out.state, r.Event, func() { o.wonder(c, out.err, since) })
+		o.announce(c, out.state, r.Event, func() {
+			if settled := c.byHand; settled != nil && settled.Sequence > seq {
+				o.resume(c, nil, settled) // a person was faster than the PubAck
+				return
+			}
+			o.wonder(c, out.err, since)
+		})
 	case queue.StepScheduled:
 		o.scheduled(c)
 	default:
