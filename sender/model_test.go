@@ -20,8 +20,8 @@ import (
 )
 
 // Random schedules: commands of every property, a vendor that fails in every way,
-// webhooks that are lost, late, repeated and out of order, operators, workers that
-// die, hand over and lose their connection, a NATS server that restarts. When it
+// webhooks that are lost, late, repeated and out of order, operators who cancel,
+// settle, redrive, drop and pause, workers that die, hand over and lose their connection, a NATS server that restarts. When it
 // is over, everything must have come to rest, and the vendor's record of requests
 // must agree with what was stored.
 //
