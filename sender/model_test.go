@@ -20,10 +20,10 @@ import (
 )
 
 // Random schedules: commands of every property, a vendor that fails in every way,
-// webhooks that are lost, late, repeated and out of order, operators, workers that
-// die, hand over and lose their connection, a NATS server that restarts. When it
-// is over, everything must have come to rest, and the vendor's record of requests
-// must agree with what was stored.
+// webhooks that are lost, late, repeated and out of order, operators who cancel,
+// settle, redrive, drop and pause, workers that die, hand over and lose their
+// connection, a NATS server that restarts. When it is over, everything must have
+// come to rest, and the vendor's record of requests must agree with what was stored.
 //
 // A failure prints the schedule's seed; MODEL_SEED repeats one schedule,
 // MODEL_RUNS says how many are drawn, and MODEL_COMMANDS how long each is. Two
