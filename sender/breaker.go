@@ -150,10 +150,9 @@ func (b *Breakers) trips(e *breaker, counts gobreaker.Counts) bool {
 func (b *Breakers) moved(e *breaker, to gobreaker.State) {
 	from := e.state
 	e.state = to
-	switch gobreaker.StateClosed {
-	case from:
+	if from == gobreaker.StateClosed {
 		b.open.Add(1)
-	case to:
+	} else if to == gobreaker.StateClosed {
 		b.open.Add(-1)
 	}
 	e.forget()

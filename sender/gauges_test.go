@@ -2,6 +2,7 @@ package sender_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,10 +26,11 @@ func collected(t *testing.T, reader sdkmetric.Reader) series {
 	}
 	got := make(series)
 	add := func(name string, labels attribute.Set, value float64) {
+		words := []string{name}
 		for _, l := range labels.ToSlice() {
-			name += " " + l.Value.Emit()
+			words = append(words, l.Value.String())
 		}
-		got[name] = value
+		got[strings.Join(words, " ")] = value
 	}
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,15 +53,15 @@ func laneOf(class schema.Kind, channel string) string {
 	return schema.SendSubject("main", class, channel)
 }
 
-func (r *rig) retired(class schema.Kind, channel string) {
+func (r *rig) retired(channel string) {
 	r.t.Helper()
-	r.consumers("a lane to be retired", func(all map[string]*jetstream.ConsumerInfo) bool { return all[laneOf(class, channel)] == nil })
+	r.consumers("a lane to be retired", func(all map[string]*jetstream.ConsumerInfo) bool { return all[laneOf(schema.KindBulk, channel)] == nil })
 }
 
-func (r *rig) sendOn(channel string, class schema.Kind, id, chat, text string) {
+func (r *rig) bulkOn(channel, id, chat, text string) {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,"text":%q}`, id, chat, text)
-	if _, err := r.pub.Send(r.t.Context(), class, channel, []byte(body)); err != nil {
+	if _, err := r.pub.Send(r.t.Context(), schema.KindBulk, channel, []byte(body)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -74,9 +75,9 @@ func TestIdleLaneIsRetired(t *testing.T) {
 	cfg.BulkRate = rate.Rate{N: 1, Per: 3 * time.Second}
 	stop := r.start(cfg)
 	r.channelsRead()
-	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "first", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp, "first", phone, "x")
 	r.event("first", schema.StateSent)
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
+	r.retired(simulator.ChannelWhatsApp)
 	r.consumers("the lanes that stay", func(all map[string]*jetstream.ConsumerInfo) bool {
 		for _, ch := range simulator.DefaultChannels() {
 			if all[laneOf(schema.KindSend, ch.ChannelID)] == nil {
@@ -85,13 +86,13 @@ func TestIdleLaneIsRetired(t *testing.T) {
 		}
 		return len(all) == len(simulator.DefaultChannels())+len(schema.Entities())
 	})
-	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "second", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp, "second", phone, "x")
 	r.event("second", schema.StateSent)
 	// The pace outlives an owner, too, that left while the lane was not there.
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
+	r.retired(simulator.ChannelWhatsApp)
 	stop()
 	r.start(cfg)
-	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "third", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp, "third", phone, "x")
 	r.event("third", schema.StateSent)
 	sends := r.sim.Sends()
 	for i := range 2 {
@@ -110,12 +111,12 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	cfg.ChannelsPoll = time.Hour
 	r.start(cfg)
 	r.channelsRead()
-	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "first", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp, "first", phone, "x")
 	r.event("first", schema.StateSent)
 	r.channelEvent(simulator.StateNotEnoughMoney)
 	r.ops(schema.OpsLaneClosed)
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
-	r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, "held", phone, "x")
+	r.retired(simulator.ChannelWhatsApp)
+	r.bulkOn(simulator.ChannelWhatsApp, "held", phone, "x")
 	first := ""
 	r.consumers("the closed lane", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
@@ -125,9 +126,9 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 		return lane != nil && lane.NumPending == 1
 	})
 	// Another lane is found, used and retired meanwhile: this one is not.
-	r.sendOn(simulator.ChannelWhatsApp2, schema.KindBulk, "other", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp2, "other", phone, "x")
 	r.event("other", schema.StateSent)
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp2)
+	r.retired(simulator.ChannelWhatsApp2)
 	r.consumers("the closed lane to be left alone", func(all map[string]*jetstream.ConsumerInfo) bool {
 		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
 		return lane != nil && lane.Name == first && lane.NumPending == 1 && lane.Delivered.Consumer == 0
@@ -152,14 +153,14 @@ func TestCommandsWhileLanesRetire(t *testing.T) {
 	channels := make([]string, 40)
 	for i := range channels {
 		channels[i] = fmt.Sprintf("b0000000-0000-4000-8000-%012d", i)
-		if err := r.sim.SetChannel(simulator.Channel{ChannelID: channels[i], Transport: "whatsapp", PlainID: fmt.Sprint(i), State: simulator.StateActive}); err != nil {
+		if err := r.sim.SetChannel(simulator.Channel{ChannelID: channels[i], Transport: "whatsapp", PlainID: strconv.Itoa(i), State: simulator.StateActive}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	const total = 240
 	for i := range total {
 		n := random.IntN(len(channels))
-		r.sendOn(channels[n], schema.KindBulk, fmt.Sprint("c-", i), fmt.Sprintf("790000%05d", n), fmt.Sprintf("%06d", i))
+		r.bulkOn(channels[n], fmt.Sprint("c-", i), fmt.Sprintf("790000%05d", n), fmt.Sprintf("%06d", i))
 		if i%20 == 0 { // until about now the lanes of before have become idle
 			r.finals(i)
 		}
@@ -204,9 +205,9 @@ func TestLaneOfAScheduledCommandStays(t *testing.T) {
 	r.channelsRead()
 	at := time.Now().Add(2 * time.Second)
 	r.publish(schema.KindBulk, "later", fmt.Sprintf(`{"id":"later","chatType":"whatsapp","chatId":%q,"text":"x","sendAt":%q}`, phone, at.Format(time.RFC3339Nano)))
-	r.sendOn(simulator.ChannelWhatsApp2, schema.KindBulk, "other", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp2, "other", phone, "x")
 	r.event("other", schema.StateSent)
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp2)
+	r.retired(simulator.ChannelWhatsApp2)
 	if now := time.Now(); now.After(at) {
 		t.Skipf("the machine is too slow: %v late", now.Sub(at))
 	}
@@ -218,7 +219,7 @@ func TestLaneOfAScheduledCommandStays(t *testing.T) {
 	if late := sends[len(sends)-1].Time.Sub(at); late < 0 || late > time.Second {
 		t.Errorf("it was sent %v after its time", late)
 	}
-	r.retired(schema.KindBulk, simulator.ChannelWhatsApp)
+	r.retired(simulator.ChannelWhatsApp)
 }
 
 // While a family's breaker is open nothing is asked for, not even by a lane that
@@ -241,7 +242,7 @@ func TestNothingIsPulledWhileABreakerIsOpen(t *testing.T) {
 		t.Errorf("breaker.opened: got %+v", opened)
 	}
 	for i := range 20 {
-		r.sendOn(simulator.ChannelWhatsApp, schema.KindBulk, fmt.Sprint("b-", i), fmt.Sprintf("7900000%04d", i), "x")
+		r.bulkOn(simulator.ChannelWhatsApp, fmt.Sprint("b-", i), fmt.Sprintf("7900000%04d", i), "x")
 	}
 	untouched := func(channel string) func(map[string]*jetstream.ConsumerInfo) bool {
 		return func(all map[string]*jetstream.ConsumerInfo) bool {
@@ -253,7 +254,7 @@ func TestNothingIsPulledWhileABreakerIsOpen(t *testing.T) {
 		}
 	}
 	r.consumers("the lane to be found", untouched(simulator.ChannelWhatsApp))
-	r.sendOn(simulator.ChannelWhatsApp2, schema.KindBulk, "next", phone, "x")
+	r.bulkOn(simulator.ChannelWhatsApp2, "next", phone, "x")
 	r.consumers("another one, a round later", untouched(simulator.ChannelWhatsApp2))
 	r.sim.ClearRules()
 	for _, e := range r.finals(23) {

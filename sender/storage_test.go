@@ -25,8 +25,20 @@ func TestStorageIsToldOnce(t *testing.T) {
 		bytes uint64
 		tell  bool
 	}{
-		{0, false}, {799, false}, {800, true}, {801, false}, {1000, false}, {799, false}, {750, false}, {800, false},
-		{749, false}, {799, false}, {900, true}, {900, false}, {0, false}, {1000, true},
+		{0, false},
+		{799, false},
+		{800, true},
+		{801, false},
+		{1000, false},
+		{799, false},
+		{750, false},
+		{800, false},
+		{749, false},
+		{799, false},
+		{900, true},
+		{900, false},
+		{0, false},
+		{1000, true},
 	} {
 		if got := f.Read(step.bytes, 1000); got != step.tell {
 			t.Errorf("step %d, %d of 1000 bytes: told = %t, want %t", i, step.bytes, got, step.tell)

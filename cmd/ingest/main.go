@@ -49,6 +49,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	program.ReloadOnHangup()
+	program.ReloadOnHangup() //nolint:contextcheck // a reload outlives no context: it ends with the program
 	return program.Run(ctx)
 }

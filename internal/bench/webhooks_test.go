@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/wazzup-relay/wazzup-relay/ingest"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 )
