@@ -362,7 +362,7 @@ func (d dead) record(step queue.Step, generation int, state schema.State, messag
 		Kind: "send", Channel: simulator.ChannelWhatsApp, Attempt: generation + 1, Fingerprint: "f", Doubted: generation > 0,
 	}
 	if state != "" {
-		r.Event = []byte(fmt.Sprintf(`{"id":%q,"state":%q,"messageId":%q}`, d.id, state, messageID))
+		r.Event = fmt.Appendf(nil, `{"id":%q,"state":%q,"messageId":%q}`, d.id, state, messageID)
 	}
 	return r
 }

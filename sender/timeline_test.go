@@ -26,7 +26,7 @@ var errNotFound = errors.New("not found")
 // timeline asks for a command's whole story.
 func (r *rig) timeline(id string) (t sender.Timeline, err error) {
 	r.t.Helper()
-	answer, err := r.nc.RequestWithContext(r.t.Context(), schema.APISubject("main", "command.get"), []byte(fmt.Sprintf(`{"id":%q}`, id)))
+	answer, err := r.nc.RequestWithContext(r.t.Context(), schema.APISubject("main", "command.get"), fmt.Appendf(nil, `{"id":%q}`, id))
 	if errors.Is(err, nats.ErrNoResponders) { // nobody owns the account yet
 		return t, errNotFound
 	}

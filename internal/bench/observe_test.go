@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/rs/zerolog"
-
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/telemetry"
 )

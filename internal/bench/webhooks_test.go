@@ -15,7 +15,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/wazzup-relay/wazzup-relay/ingest"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 )
