@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 	main "github.com/wazzup-relay/wazzup-relay/cmd/wazzupctl"
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 func TestMain(m *testing.M) {
@@ -377,7 +379,7 @@ func TestTools(t *testing.T) {
 	toolSend(t, s)
 	toolSendInput(t, s)
 	toolTrace(t, s)
-	toolWatch(t, s)
+	toolWatch(t, s, secret)
 	toolChannels(t, s)
 	toolDead(t, s)
 	toolLanes(t, s)
@@ -424,14 +426,23 @@ func toolTrace(t *testing.T, s *system) {
 	s.ctl(t, "trace", "nobody").want(t, 1, `no command "nobody"`)
 }
 
-func toolWatch(t *testing.T, s *system) {
+func toolWatch(t *testing.T, s *system, secret string) {
 	t.Helper()
 	got := s.ctl(t, "watch", "--since", "1h", "--id", "one", "--kind", "send", "--state", "sent,dead", "--count", "1", "--json").want(t, 0)
 	all := lines(got.stdout)
 	if len(all) != 1 || all[0]["subject"] != "wazzup.main.evt.command.sent.send."+whatsApp {
 		t.Errorf("it printed %s", got.stdout)
 	}
-	s.ctl(t, "watch", "--since", "1h", "--kind", "status", "--state", "read", "--id", "one", "--count", "1").want(t, 0, "status", "read", "command=one")
+	// A status that comes after the answer is known to be the command's; those that
+	// the simulated Wazzup sends by itself may be faster.
+	var sent struct {
+		Body schema.CommandEvent `json:"body"`
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &sent); err != nil || sent.Body.MessageID == "" {
+		t.Fatalf("%v: it printed %s", err, got.stdout)
+	}
+	post(t, strings.TrimSuffix(s.where["webhooks"], "***")+secret, fmt.Sprintf(`{"statuses":[{"messageId":%q,"status":13}]}`, sent.Body.MessageID))
+	s.ctl(t, "watch", "--since", "1h", "--kind", "status", "--state", "failed", "--id", "one", "--count", "1").want(t, 0, "status", "failed", "command=one")
 	s.ctl(t, "watch", "--since", "1h", "--kind", "message", "--state", "out", "--channel", telegram, "--count", "1").want(t, 0, `text="Hi"`, "telegram someone")
 	s.ctl(t, "watch", "--since", "1h", "--kind", "bulk", "--count", "1").want(t, 0, "sent", "bulk")
 	if got := s.ctl(t, "watch", "--since", "1h", "--id", "nobody", "--for", "100ms").want(t, 0); got.stdout != "" {
