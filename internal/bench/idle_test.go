@@ -24,10 +24,10 @@ func BenchmarkIdleLanes(b *testing.B) {
 			var told string
 			p := start(b, "worker", s.spec, &told)
 			s.lanes(lanes)
-			time.Sleep(settle)
+			time.Sleep(settle) // what starting costs is not what idling does
 
 			before, serverBefore, began := p.usage(), s.server.usage(), time.Now()
-			time.Sleep(idle)
+			time.Sleep(idle) // the interval that is measured
 			after, serverAfter, took := p.usage(), s.server.usage(), time.Since(began)
 			share := func(from, to usage) float64 { return 100 * (to.CPU - from.CPU).Seconds() / took.Seconds() }
 			all.add(b, name, []float64{

@@ -87,7 +87,7 @@ func (v *vendor) take(w http.ResponseWriter, r *http.Request) {
 		v.note(now, body)
 	}
 	if v.spec.Delay > 0 {
-		time.Sleep(v.spec.Delay)
+		time.Sleep(v.spec.Delay) // the vendor's latency is what is asked for
 	}
 	w.WriteHeader(http.StatusCreated)
 	_, _ = fmt.Fprintf(w, `{"messageId":"0be2c9f0-5a4b-4b5c-8d7e-%012d"}`, n)
