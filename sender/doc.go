@@ -10,7 +10,8 @@
 //  3. admit.go: a stored command arrives from its lane, is decoded, checked and
 //     given its identity. What breaks a rule ends `invalid` here.
 //  4. lanes.go: it joins the queue of its chat. One command of a chat is under
-//     way at a time; many chats are.
+//     way at a time; many chats are. What a chat that waits has too much of is
+//     parked on disk by park.go.
 //  5. gates.go: at the head of its chat it passes the gates, cheap ones first:
 //     lane open, pace, window, breaker.
 //  6. path.go: claim, expiry, call, classify, final record, event, ack. Each
@@ -23,8 +24,11 @@
 //  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
 //     until an operator drops it, or has it go on in its next generation.
 //
-// Beside that path: reload.go takes in other accounts, rates and keys while the
-// worker runs, retire.go forgets lanes that have nothing to do, storage.go tells
+// Beside that path: cancel.go settles commands by a person's word, gatestate.go
+// keeps closures and pauses through every change of owners and lanesapi.go tells
+// of them, timeline.go tells a command's story, statuses.go leads deliveries to
+// their commands, reload.go takes in other accounts, rates and keys while
+// the worker runs, retire.go forgets lanes that have nothing to do, storage.go tells
 // of streams that fill up, and gauges.go of what the owners hold.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in

@@ -23,7 +23,7 @@ type keeper struct {
 	after   []func() // to be called when what is known now is durable
 }
 
-// keep stores a gate; then runs, with the mutex held, when that is durable.
+// keepGate stores a gate; then runs, with the mutex held, when that is durable.
 func (o *owner) keepGate(k *keeper, then func()) {
 	if then != nil {
 		k.after = append(k.after, then)

@@ -131,7 +131,7 @@ func (o *owner) parkLast(ch *chat) {
 	}
 }
 
-// waits notes that the chat's head waits, and parks what is too many behind it.
+// chatWaits notes that the chat's head waits, and parks what is too many behind it.
 // The owner's mutex is held.
 func (o *owner) chatWaits(ch *chat) {
 	if ch == nil || ch.waits {
