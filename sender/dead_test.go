@@ -142,45 +142,27 @@ func (r *rig) ledger() *queue.Ledger {
 // asOwner writes records as an owner of the account would, while no worker runs.
 func (r *rig) asOwner(records ...*queue.Record) (last uint64) {
 	r.t.Helper()
-	leases, err := queue.OpenLeases(r.t.Context(), r.js, "test", 1)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	lease, err := leases.Acquire(r.t.Context(), "main")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	topology := r.ledger().Topology
-	if _, err := lease.Raise(r.t.Context(), topology); err != nil {
-		r.t.Fatal(err)
-	}
-	l, err := queue.NewLedger(r.nc, topology, lease.Epoch, nil, zerolog.Nop())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer l.Close()
-	for i, record := range records {
-		record.Key, record.Nonce = queue.LedgerKey(record.ID), fmt.Sprint("test-", i)
-		before, err := l.Last(r.t.Context(), record.Key)
-		if err != nil {
-			r.t.Fatal(err)
+	r.asFormerOwner(func(l *queue.Ledger) {
+		for i, record := range records {
+			record.Key, record.Nonce = queue.LedgerKey(record.ID), fmt.Sprint("test-", i)
+			before, err := l.Last(r.t.Context(), record.Key)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			expect := uint64(0)
+			if before != nil {
+				expect = before.Sequence
+			}
+			done := make(chan error, 1)
+			l.Append(record, expect, func(seq uint64, err error) {
+				last = seq
+				done <- err
+			})
+			if err := <-done; err != nil {
+				r.t.Fatal(err)
+			}
 		}
-		expect := uint64(0)
-		if before != nil {
-			expect = before.Sequence
-		}
-		done := make(chan error, 1)
-		l.Append(record, expect, func(seq uint64, err error) {
-			last = seq
-			done <- err
-		})
-		if err := <-done; err != nil {
-			r.t.Fatal(err)
-		}
-	}
-	if err := lease.Release(r.t.Context()); err != nil {
-		r.t.Fatal(err)
-	}
+	})
 	return last
 }
 

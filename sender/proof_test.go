@@ -482,37 +482,6 @@ func (r *rig) indexOpen(open bool) {
 	}
 }
 
-// former is an owner that died in the middle: it holds an epoch, writes what the
-// test says, and ends.
-func (r *rig) former(write func(l *queue.Ledger)) {
-	r.t.Helper()
-	ctx := r.t.Context()
-	topology, err := queue.Ensure(ctx, r.js, "main", limits())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	leases, err := queue.OpenLeases(ctx, r.js, "former", 1)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	lease, err := leases.Acquire(ctx, "main")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := lease.Raise(ctx, topology); err != nil {
-		r.t.Fatal(err)
-	}
-	l, err := queue.NewLedger(r.nc, topology, lease.Epoch, nil, zerolog.Nop())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	write(l)
-	l.Close()
-	if err := lease.Release(ctx); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
 // claimed writes the claim of a stored command, and nothing after it.
 func (r *rig) claimed(l *queue.Ledger, kind schema.Kind, id string, seq uint64) {
 	r.t.Helper()
@@ -533,7 +502,7 @@ func TestClaimsOfADeadWorker(t *testing.T) {
 	r := lossy(t)
 	r.send("a", phone, "lost")
 	r.publish(schema.KindBulk, "b", fmt.Sprintf(`{"id":"b","chatType":"whatsapp","chatId":%q,"text":"lost"}`, phone))
-	r.former(func(l *queue.Ledger) {
+	r.asFormerOwner(func(l *queue.Ledger) {
 		r.claimed(l, schema.KindSend, "a", 1)
 		r.claimed(l, schema.KindBulk, "b", 2)
 	})
@@ -564,7 +533,7 @@ func TestClaimBehindAPace(t *testing.T) {
 	r := lossy(t)
 	r.send("a", phone, "lost")
 	r.publish(schema.KindBulk, "b", fmt.Sprintf(`{"id":"b","chatType":"whatsapp","chatId":%q,"text":"lost"}`, phone))
-	r.former(func(l *queue.Ledger) {
+	r.asFormerOwner(func(l *queue.Ledger) {
 		r.claimed(l, schema.KindSend, "a", 1)
 		r.claimed(l, schema.KindBulk, "b", 2)
 	})

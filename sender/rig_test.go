@@ -298,3 +298,34 @@ func (r *rig) channelsRead() {
 		r.t.Fatal(err)
 	}
 }
+
+// asFormerOwner owns the account as a worker would, to write what one left that
+// died in the middle.
+func (r *rig) asFormerOwner(write func(l *queue.Ledger)) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	topology, err := queue.Ensure(ctx, r.js, "main", limits())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	leases, err := queue.OpenLeases(ctx, r.js, "test", 1)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	lease, err := leases.Acquire(ctx, "main")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := lease.Raise(ctx, topology); err != nil {
+		r.t.Fatal(err)
+	}
+	l, err := queue.NewLedger(r.nc, topology, lease.Epoch, nil, zerolog.Nop())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	write(l)
+	l.Close()
+	if err := lease.Release(ctx); err != nil {
+		r.t.Fatal(err)
+	}
+}

@@ -301,36 +301,6 @@ func TestStatusOfAStranger(t *testing.T) {
 	}
 }
 
-// asFormerOwner owns the account as a worker would, to write what another one left.
-func (r *rig) asFormerOwner(write func(l *queue.Ledger, t *queue.Topology)) {
-	r.t.Helper()
-	ctx := r.t.Context()
-	topology, err := queue.Ensure(ctx, r.js, "main", limits())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	leases, err := queue.OpenLeases(ctx, r.js, "test", 1)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	lease, err := leases.Acquire(ctx, "main")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := lease.Raise(ctx, topology); err != nil {
-		r.t.Fatal(err)
-	}
-	l, err := queue.NewLedger(r.nc, topology, lease.Epoch, nil, zerolog.Nop())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	write(l, topology)
-	l.Close()
-	if err := lease.Release(ctx); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
 // append writes records of one command, one after the other.
 func (r *rig) append(l *queue.Ledger, after uint64, records ...queue.Record) uint64 {
 	r.t.Helper()
@@ -403,7 +373,8 @@ func TestStatusesAfterTheEnd(t *testing.T) {
 	r := newRig(t)
 	var proven, unproven, redriven, sentAgain, rejected dead
 	after := make(map[string]uint64)
-	r.asFormerOwner(func(l *queue.Ledger, t *queue.Topology) {
+	r.asFormerOwner(func(l *queue.Ledger) {
+		t := l.Topology
 		var last uint64
 		proven, last = r.hasDied(l, t, "proven", 1)
 		r.append(l, last, proven.record(queue.StepProof, 0, "", ""))
@@ -436,7 +407,7 @@ func TestStatusesAfterTheEnd(t *testing.T) {
 	// The last record speaks for its generation and the doubt: a copy of the
 	// command must not be taken for one that was redriven. The appends fail where
 	// a status came between.
-	r.asFormerOwner(func(l *queue.Ledger, _ *queue.Topology) {
+	r.asFormerOwner(func(l *queue.Ledger) {
 		last, err := l.Last(t.Context(), queue.LedgerKey("rejected"))
 		if err != nil || last == nil || last.Step != queue.StepStatus || last.Generation != 1 || !last.Doubted || last.Attempt != 2 {
 			t.Errorf("rejected: the last record is %+v (%v)", last, err)
