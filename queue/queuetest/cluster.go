@@ -36,7 +36,7 @@ func Cluster(tb testing.TB, size int) *Nodes {
 	tb.Helper()
 	dirs := make([]string, size)
 	for i := range dirs {
-		dirs[i] = tb.TempDir()
+		dirs[i] = folder(tb)
 	}
 	for range portAttempts {
 		c, err := newCluster(tb, dirs)

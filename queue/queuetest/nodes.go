@@ -87,14 +87,14 @@ type ProcNodes struct {
 // ProcessCluster starts size servers with JetStream that form a cluster, each of
 // them the test binary once more, which serves if TestMain calls [MaybeServe].
 // Any can be killed and started again at any moment. It returns when all have
-// caught up with one leader.
+// caught up with one leader and it places streams on every one of them.
 func ProcessCluster(tb testing.TB, size int) *ProcNodes {
 	tb.Helper()
 	c := &ProcNodes{t: tb, nodes: make([]settings, size), procs: make([]*child, size)}
-	tb.Cleanup(c.killAll)
 	for i := range c.nodes {
-		c.nodes[i].Dir = tb.TempDir()
+		c.nodes[i].Dir = folder(tb)
 	}
+	tb.Cleanup(c.killAll) // before the folders go
 	for range portAttempts {
 		c.address()
 		err := c.launchAll()
@@ -137,7 +137,38 @@ func (c *ProcNodes) launchAll() error {
 			return err
 		}
 	}
-	return nil
+	return c.placeable()
+}
+
+// placeable returns when a stream with a copy on every node can be made: for a
+// moment after the election the leader takes a node for offline that it has not
+// heard from yet.
+func (c *ProcNodes) placeable() error {
+	conn, err := nats.Connect(c.URL())
+	if err != nil {
+		return fmt.Errorf("queuetest: connect to the cluster: %w", err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return fmt.Errorf("queuetest: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), processStart)
+	defer cancel()
+	tick := time.NewTicker(clusterPoll)
+	defer tick.Stop()
+	const name = "QUEUETEST"
+	for {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Replicas: len(c.nodes), Storage: jetstream.MemoryStorage})
+		if err == nil {
+			return js.DeleteStream(ctx, name)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("queuetest: the cluster takes no stream of %d copies: %w", len(c.nodes), err)
+		}
+	}
 }
 
 func (c *ProcNodes) ready(i int) error {

@@ -77,7 +77,7 @@ func Server(tb testing.TB, opts ...Option) *Node {
 
 func newConfig(tb testing.TB, opts []Option) embedded.Config {
 	tb.Helper()
-	cfg := embedded.Config{Dir: tb.TempDir(), Listen: freeAddr(tb), Log: zerolog.Nop()}
+	cfg := embedded.Config{Dir: folder(tb), Listen: freeAddr(tb), Log: zerolog.Nop()}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
