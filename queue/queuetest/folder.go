@@ -18,7 +18,7 @@ const (
 // removal: a few goroutines of a server outlive its shutdown for a moment.
 func folder(tb testing.TB) string {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "queuetest-")
+	dir, err := os.MkdirTemp("", "queuetest-") //nolint:usetesting // see above
 	if err != nil {
 		tb.Fatalf("queuetest: %v", err)
 	}
