@@ -124,9 +124,13 @@ func (o *owner) foundAll() {
 	if o.discovered.IsZero() {
 		o.discovered = time.Now()
 	}
+	o.moving = 0
 	for _, l := range o.lanes {
 		if l.unsettled > 0 {
 			o.unparkAll(l)
+		}
+		if o.moves(l) {
+			o.moving++
 		}
 	}
 }

@@ -284,12 +284,24 @@ func (o *owner) laneHeld(l *lane) int {
 	return held
 }
 
+// laneRoom is how many commands a lane may hold. What holds nothing asks for the
+// share that is left if all lanes wake at once; the others share among those that
+// move, so that a lane beside many closed ones has the room that it has alone:
+// without it, it would wait whenever the server reads past their commands.
 func (o *owner) laneRoom(l *lane) int {
 	if l.pace.limit.N > 0 {
 		return laneHoldPaced
 	}
-	return min(max(allLanesHold/max(len(o.lanes), 1), laneHoldMin), laneHoldMax)
+	sharing := len(o.lanes)
+	if l.held() > 0 && len(o.commands) < 2*allLanesHold {
+		sharing = o.moving
+	}
+	return min(max(allLanesHold/max(sharing, 1), laneHoldMin), laneHoldMax)
 }
+
+// moves reports whether the lane shares the room: it is open and has commands in
+// hand. The owner's mutex is held.
+func (o *owner) moves(l *lane) bool { return l.held() > 0 && o.laneOpen(l) }
 
 func (o *owner) forget(c *command) {
 	if o.commands[c.identity()] == c {

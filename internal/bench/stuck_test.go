@@ -21,10 +21,11 @@ const (
 )
 
 // BenchmarkStuck measures a healthy channel beside fifty blocked ones with very
-// many commands stuck behind them: its throughput, its latency at 100/s, and the
-// worker's memory, each beside what it is alone.
+// many commands stuck behind them: its throughput, what a message costs worker and
+// server together, its latency at 100/s, and the worker's memory, each beside what
+// it is alone.
 func BenchmarkStuck(b *testing.B) {
-	all := newTable(column{"msgs/s", "%.0f"}, column{"p50-ms", "%.2f"}, column{"p99-ms", "%.2f"},
+	all := newTable(column{"msgs/s", "%.0f"}, column{"cpu-s/1k", "%.4f"}, column{"p50-ms", "%.2f"}, column{"p99-ms", "%.2f"},
 		column{"MB-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
 	n := number(b, "BENCH_BACKLOG", 100_000)
 	for round := range number(b, "BENCH_ROUNDS", 3) {
@@ -72,8 +73,10 @@ func stuck(b *testing.B, where layout, n int) []float64 {
 
 	var began int64
 	s.vendor.ask("first", &began)
+	before := p.usage().CPU + s.server.usage().CPU
 	s.emptiedBut(uint64(n), healthy) //nolint:gosec // not negative
 	took := time.Since(time.Unix(0, began)).Seconds()
+	cpu := p.usage().CPU + s.server.usage().CPU - before
 
 	s.vendor.tell("reset")
 	s.publishPaced(paced, func(i int) string {
@@ -83,7 +86,8 @@ func stuck(b *testing.B, where layout, n int) []float64 {
 		return healthySubject()
 	})
 	s.until("the last events", func() bool { return s.sent() == healthy+paced })
-	figures := append([]float64{float64(healthy) / took}, s.latencies(paced)...)
+	figures := []float64{float64(healthy) / took, cpu.Seconds() / float64(healthy) * 1000}
+	figures = append(figures, s.latencies(paced)...)
 	return append(figures, mebibytes(p.usage().RSS), mebibytes(s.server.usage().RSS))
 }
 
