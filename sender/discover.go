@@ -32,19 +32,21 @@ func (o *owner) discover(ctx context.Context) error {
 		return err
 	}
 	var missing []wantedLane
+	malformed := make(map[string]string)
 	for subject, n := range waiting {
 		kind, channel, ok := schema.ParseCommandSubject(o.cfg.Account, subject)
 		if !ok || !kind.IsMessage() {
 			continue
 		}
-		if schema.IsWildcard(channel) {
-			o.seekWildcards(laneKey{string(kind), channel}, subject)
+		if !schema.ValidUUID(channel) {
+			malformed[subject] = string(kind)
 			continue
 		}
 		if found := (wantedLane{laneKey{string(kind), channel}, sourceCommands}); !o.foundLane(found, n) {
 			missing = append(missing, found)
 		}
 	}
+	o.seekMalformed(malformed)
 	faults := o.checkDeferred(ctx)
 	due, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.DueFilter())
 	if err != nil {
@@ -64,43 +66,56 @@ func (o *owner) discover(ctx context.Context) error {
 	return nil
 }
 
-// Bounds of one search for commands whose channel token looks like a wildcard.
+// Bounds of one search for commands on malformed channel tokens.
 const (
-	wildcardsAtOnce = 100
-	wildcardTimeout = 10 * time.Minute // there may be millions of others
+	malformedAtOnce  = 100              // of one token
+	malformedTimeout = 10 * time.Minute // a token may look like a wildcard, with millions of others behind it
 )
 
-// seekWildcards takes in commands whose channel token looks like a wildcard. They
-// can only end invalid. A consumer with such a filter would be handed the commands
-// of every lane of the class, or stand in the way of theirs, so each is read by
-// its sequence, as a parked one is, and deleted when it has ended. The search may
-// be long, and nothing waits for it.
-func (o *owner) seekWildcards(key laneKey, subject string) {
+// seekMalformed takes in commands whose channel token is no channel's id. They can
+// only end invalid. A consumer for each token would let anybody who publishes
+// nonsense fill the server with consumers, and one whose token looks like a
+// wildcard would be handed the commands of every lane of its class. So each is
+// read by its sequence, as a parked one is, and deleted when it has ended. They
+// share a lane of each class, in which nothing waits. The search may be long, and
+// nothing waits for it either. found has the class of each subject.
+func (o *owner) seekMalformed(found map[string]string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.seeking || o.stopping {
+	if len(found) == 0 || o.seeking || o.stopping {
 		return
 	}
 	o.seeking = true
 	o.background.Go(func() {
-		o.takeWildcards(key, subject)
+		o.takeMalformed(found)
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.seeking = false
 	})
 }
 
-func (o *owner) takeWildcards(key laneKey, subject string) {
-	ctx, cancel := context.WithTimeout(o.ctx, wildcardTimeout)
+func (o *owner) takeMalformed(found map[string]string) {
+	ctx, cancel := context.WithTimeout(o.ctx, malformedTimeout)
 	defer cancel()
-	found, err := o.ledger.FindAt(ctx, subject, wildcardsAtOnce)
-	if err != nil {
-		if o.ctx.Err() == nil {
-			o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
+	for subject, class := range found {
+		commands, err := o.ledger.FindAt(ctx, subject, malformedAtOnce)
+		if err != nil {
+			if o.ctx.Err() == nil {
+				o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
+			}
+			return
 		}
-		return
+		if !o.takeFound(laneKey{class, schema.NoChannel}, commands) {
+			return
+		}
 	}
+}
+
+// takeFound takes in commands that were read by their sequence, but for those in
+// hand already; false: there is no room for more now.
+func (o *owner) takeFound(key laneKey, found []*queue.Delivery) bool {
 	o.mu.Lock()
+	room := len(o.commands) < allLanesHold
 	l := o.laneOf(key)
 	f := l.parkFeed()
 	var fresh []*queue.Delivery
@@ -113,6 +128,7 @@ func (o *owner) takeWildcards(key laneKey, subject string) {
 	for _, d := range fresh {
 		o.receive(d, f, l)
 	}
+	return room
 }
 
 // foundAll notes that every source with a command has a consumer: from now on a

@@ -165,6 +165,37 @@ func TestChannelTokenThatIsAWildcard(t *testing.T) {
 	}
 }
 
+// Whoever may publish commands can invent channels. Each such command ends invalid,
+// and neither a consumer nor a lane is made for it.
+func TestManyMalformedChannels(t *testing.T) {
+	t.Parallel()
+	const many = 2000
+	r := newRig(t)
+	r.start(r.config())
+	r.event(r.bulk("first", phone), schema.StateSent)
+	for i := range many {
+		subject := schema.SendSubject("main", schema.KindSend, fmt.Sprint("no-channel-", i))
+		if _, err := r.js.PublishAsync(subject, fmt.Appendf(nil, `{"id":"nonsense-%d"}`, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range r.finals(1 + many)[1:] {
+		if e.State != schema.StateInvalid {
+			t.Fatalf("%s ended %s", e.ID, e.State)
+		}
+	}
+	r.emptied()
+	r.endedOnce()
+	s, err := r.js.Stream(t.Context(), queue.Names{Account: "main"}.Commands())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Those of the channel list, the sync lanes, and a bulk one.
+	if n := s.CachedInfo().State.Consumers; n > 20 {
+		t.Errorf("%d consumers", n)
+	}
+}
+
 // A sync command of which the vendor refuses much, in many words, ends all the same.
 func TestRefusalsTooLargeForAnEvent(t *testing.T) {
 	t.Parallel()

@@ -99,7 +99,7 @@ type owner struct {
 	rounds       uint64    // of discovery, so far
 	moving       int       // open lanes with commands in hand, at the last of them
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
-	seeking      bool      // commands with a wildcard for a channel are looked for
+	seeking      bool      // commands on malformed channel tokens are looked for
 	deferredFull bool      // no more commands may be scheduled for now
 	windowKnown  bool      // the calls of the past are known, or assumed
 	owned        time.Time
