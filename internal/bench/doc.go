@@ -33,6 +33,7 @@
 //	BENCH_ROUNDS    3        rounds of all but IdleLanes
 //	BENCH_MESSAGES  20000    commands of one run of Send (twice that for 20 accounts),
 //	                         and those of the healthy channel of Stuck
+//	BENCH_CHANNELS  64       channels of each account, in Send and Latency
 //	BENCH_LATENCY   5s       of publishing 100/s, in each round of Latency, Stuck and Priority
 //	BENCH_EVENTS    10000    webhook items of one run of Webhooks
 //	BENCH_LANES     1000     idle lanes

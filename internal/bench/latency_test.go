@@ -31,6 +31,7 @@ func BenchmarkLatency(b *testing.B) {
 func latency(b *testing.B, v variant) []float64 {
 	b.Helper()
 	n := int(duration(b, "BENCH_LATENCY", 5*time.Second) / latencyPace)
+	channels := channelsOf(b)
 	s := newScene(b, spec{Accounts: 1, Channels: channels, Messages: n + channels, Stamped: true})
 	s.vendor.tell("open")
 	s.publish(channels) // opens lanes and connections

@@ -25,7 +25,8 @@ func variants() []variant {
 	}
 }
 
-const channels = 64 // of an account
+// channelsOf is the number of channels of each account.
+func channelsOf(b *testing.B) int { b.Helper(); return number(b, "BENCH_CHANNELS", 64) }
 
 // BenchmarkSend measures how fast a queue of commands is carried out, and what
 // that costs. Everything is published, connected and its lanes are open before
@@ -49,7 +50,7 @@ func BenchmarkSend(b *testing.B) {
 func send(b *testing.B, v variant) []float64 {
 	b.Helper()
 	n := number(b, "BENCH_MESSAGES", 20_000) * v.scale
-	s := newScene(b, spec{Accounts: v.accounts, Channels: channels, Messages: n})
+	s := newScene(b, spec{Accounts: v.accounts, Channels: channelsOf(b), Messages: n})
 	var told string
 	var p *process
 	if v.role == "worker" {
@@ -58,7 +59,7 @@ func send(b *testing.B, v variant) []float64 {
 		p = start(b, v.role, s.spec, &told)
 		s.refused()
 		s.publish(n)
-		s.lanes(channels)
+		s.lanes(channelsOf(b))
 		s.untouched()
 	} else {
 		s.publish(n)
