@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ const maxLanes = 20_000
 type Topology struct {
 	Names
 	Limits  Limits
-	Created time.Time // of the command stream: part of every command's origin
+	Created time.Time // of the command stream, through every restored backup: part of every command's origin
 
 	js jetstream.JetStream
 }
@@ -95,10 +96,22 @@ func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits 
 			return nil, fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
 		}
 		if cfg.Name == t.Commands() {
-			t.Created = info.Created
+			t.Created = created(info)
 		}
 	}
 	return t, nil
+}
+
+// createdKey is the entry of the command stream's metadata that keeps its creation
+// time, in Unix nanoseconds: a restored backup is a new stream for the server, and
+// a command that it brings back must still be the command of its records.
+const createdKey = "wazzup-created"
+
+func created(info *jetstream.StreamInfo) time.Time {
+	if ns, err := strconv.ParseInt(info.Config.Metadata[createdKey], 10, 64); err == nil {
+		return time.Unix(0, ns).UTC()
+	}
+	return info.Created
 }
 
 func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (info *jetstream.StreamInfo, err error) {
@@ -123,6 +136,9 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 // epoch fences to the epoch.
 func (t *Topology) update(ctx context.Context, epoch string) error {
 	for _, cfg := range t.configs(epoch) {
+		if cfg.Name == t.Commands() {
+			cfg.Metadata = map[string]string{createdKey: strconv.FormatInt(t.Created.UnixNano(), 10)}
+		}
 		err := Ask(ctx, func(ctx context.Context) error { return t.updateStream(ctx, cfg) })
 		if err != nil {
 			return fmt.Errorf("update stream %s: %w", cfg.Name, err)
@@ -150,7 +166,8 @@ func sameConfig(have, want jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, want.Subjects) &&
 		have.Replicas == want.Replicas && have.MaxAge == want.MaxAge &&
 		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates &&
-		have.AllowDirect == want.AllowDirect
+		have.AllowDirect == want.AllowDirect &&
+		have.Metadata[createdKey] == want.Metadata[createdKey]
 }
 
 func (t *Topology) configs(epoch string) []jetstream.StreamConfig {
