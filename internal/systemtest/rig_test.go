@@ -246,6 +246,21 @@ func startRig(t *testing.T, cfg simulator.Config, srv queuetest.Endpoint, replic
 	return r
 }
 
+// move goes on with a cluster instead of the one server.
+func (r *rig) move(to *queuetest.ProcNodes) {
+	r.t.Helper()
+	r.srv, r.cluster, r.url, r.limits.Replicas = nil, to, to.URL(), to.Size()
+	r.nc = queuetest.Conn(r.t, to, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	var err error
+	if r.js, err = jetstream.New(r.nc); err != nil {
+		r.t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.finals = nil
+	r.mu.Unlock()
+	r.collect()
+}
+
 // env is a worker's configuration.
 func (r *rig) env(more ...string) []string {
 	return append([]string{

@@ -2,6 +2,7 @@ package queuetest
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -71,11 +72,30 @@ func (b Backup) Restore(tb testing.TB, conn *nats.Conn) {
 		tb.Fatalf("queuetest: restore %s: %v", b.stream, err)
 	}
 	for _, chunk := range append(b.chunks, nil) { // an empty one is the end
-		answer, err := conn.Request(target.DeliverSubject, chunk, backupWait)
-		if err != nil {
-			tb.Fatalf("queuetest: restore %s: %v", b.stream, err)
+		refused(tb, "restore "+b.stream, sendChunk(tb, conn, target.DeliverSubject, chunk))
+	}
+}
+
+// sendChunk sends a part of a backup and returns the answer. In a cluster the node
+// that takes it may be known to the others a moment late.
+func sendChunk(tb testing.TB, conn *nats.Conn, subject string, chunk []byte) []byte {
+	tb.Helper()
+	tick := time.NewTicker(clusterPoll)
+	defer tick.Stop()
+	timeout := time.After(backupWait)
+	for {
+		answer, err := conn.Request(subject, chunk, backupWait)
+		if err == nil {
+			return answer.Data
 		}
-		refused(tb, "restore "+b.stream, answer.Data)
+		if !errors.Is(err, nats.ErrNoResponders) {
+			tb.Fatalf("queuetest: restore: %v", err)
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			tb.Fatalf("queuetest: restore: %v", err)
+		}
 	}
 }
 
