@@ -56,6 +56,33 @@ func (s State) Final() bool {
 	return false
 }
 
+// NextStates returns the states that may follow one in the events of a command; of
+// "" those with which a life may begin. None follows what cannot change any more.
+// A dead command goes on when it is redriven. The statuses of a message may also
+// follow an end that was told before its call, given up as unknown, was proven.
+func NextStates(s State) []State {
+	called := []State{
+		StateRetrying, StateUnknown, StateSent, StateDone, StateRejected,
+		StateExpired, StateCancelled, StateDead,
+	}
+	switch s {
+	case "":
+		return append(called, StateInvalid, StateDuplicate)
+	case StateRetrying, StateUnknown:
+		return called
+	case StateDead:
+		return append(called, StateDelivered, StateRead, StateFailed)
+	case StateSent, StateRejected, StateExpired, StateCancelled:
+		return []State{StateDelivered, StateRead, StateFailed}
+	case StateDelivered:
+		return []State{StateRead, StateFailed}
+	case StateRead:
+		return []State{StateFailed}
+	case StatePending, StateDone, StateInvalid, StateDuplicate, StateFailed:
+	}
+	return nil
+}
+
 // Class says what a fault means for the command and for what lies around it.
 type Class string
 

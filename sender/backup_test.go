@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -16,12 +17,24 @@ import (
 // a backup.
 func (r *rig) moved() {
 	r.t.Helper()
-	to := queuetest.Server(r.t)
-	nc := queuetest.Conn(r.t, to)
+	from := r.nc
+	r.switchTo(queuetest.Server(r.t), func(nc *nats.Conn) {
+		for _, stream := range accountStreams() {
+			queuetest.TakeBackup(r.t, from, stream).Restore(r.t, nc)
+		}
+	})
+}
+
+func accountStreams() []string {
 	names := queue.Names{Account: "main"}
-	for _, stream := range []string{names.Commands(), names.Records(), names.Deferred(), names.Dead()} {
-		queuetest.TakeBackup(r.t, r.nc, stream).Restore(r.t, nc)
-	}
+	return []string{names.Commands(), names.Records(), names.Deferred(), names.Dead()}
+}
+
+// switchTo goes on with a server on which the streams are restored first.
+func (r *rig) switchTo(to *queuetest.Node, restore func(*nats.Conn)) {
+	r.t.Helper()
+	nc := queuetest.Conn(r.t, to)
+	restore(nc)
 	var err error
 	if r.js, err = jetstream.New(nc); err != nil {
 		r.t.Fatal(err)
@@ -33,6 +46,7 @@ func (r *rig) moved() {
 	r.mu.Lock()
 	r.events = nil
 	clear(r.ids)
+	clear(r.latest)
 	r.mu.Unlock()
 	r.collect("main")
 }
@@ -82,4 +96,47 @@ func TestRestoredBackup(t *testing.T) {
 	r.moved()
 	r.start(r.config())
 	r.event(r.send("tried", phone, "refused once"), schema.StateDuplicate)
+}
+
+// A backup is no way back in time: what was sent since, the restored ledger does
+// not know. The pages tell to empty what waits, and this is why.
+func TestBackupOfAnEarlierMoment(t *testing.T) {
+	t.Parallel()
+	for _, purged := range []bool{true, false} {
+		t.Run(map[bool]string{true: "purged", false: "as it was"}[purged], func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.send("a", phone, "a")
+			var backups []queuetest.Backup
+			for _, stream := range accountStreams() {
+				backups = append(backups, queuetest.TakeBackup(t, r.nc, stream))
+			}
+			stop := r.start(r.config())
+			r.event("a", schema.StateSent)
+			stop()
+
+			r.switchTo(queuetest.Server(t), func(nc *nats.Conn) {
+				for _, b := range backups {
+					b.Restore(t, nc)
+				}
+			})
+			want := 2
+			if purged {
+				want = 1
+				s, err := r.js.Stream(t.Context(), accountStreams()[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Purge(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.start(r.config())
+			r.event(r.send("later", "79000000001", "later"), schema.StateSent)
+			r.emptied()
+			if n := len(r.sim.Sends()) - 1; n != want {
+				t.Errorf("it was requested %d times, want %d", n, want)
+			}
+		})
+	}
 }

@@ -41,7 +41,8 @@ type rig struct {
 
 	mu     sync.Mutex
 	events []schema.CommandEvent
-	ids    map[string]int // ce-id -> times stored
+	ids    map[string]int          // ce-id -> times stored
+	latest map[string]schema.State // of each command, by its sequence
 	change chan struct{}
 }
 
@@ -53,7 +54,7 @@ func newRig(t *testing.T) *rig {
 // newRigOf is a rig whose vendor is as configured.
 func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
+	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), latest: make(map[string]schema.State), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
@@ -103,6 +104,7 @@ func (r *rig) collect(account string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.events = append(r.events, e)
+		r.follows(&e, m.Headers().Get(schema.HeaderCEID))
 		r.ids[m.Headers().Get(schema.HeaderCEID)]++
 		close(r.change)
 		r.change = make(chan struct{})
@@ -111,6 +113,19 @@ func (r *rig) collect(account string) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(consuming.Stop)
+}
+
+// follows holds the order of a command's states to schema.NextStates. A repeat of
+// the same event is none of its own.
+func (r *rig) follows(e *schema.CommandEvent, ceID string) {
+	if r.latest == nil || r.ids[ceID] > 0 {
+		return
+	}
+	key := fmt.Sprint(e.Account, " ", e.Seq)
+	if before := r.latest[key]; !slices.Contains(schema.NextStates(before), e.State) {
+		r.t.Errorf("%s is %s after %q", e.ID, e.State, before)
+	}
+	r.latest[key] = e.State
 }
 
 // config is an account's with a short backoff and no limits, so that tests are

@@ -371,6 +371,7 @@ func (r *rig) hasDied(l *queue.Ledger, t *queue.Topology, id string, seq uint64)
 func TestStatusesAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.latest = nil // the commands have ended in the ledger only: no events tell how
 	var proven, unproven, redriven, sentAgain, rejected dead
 	after := make(map[string]uint64)
 	r.asFormerOwner(func(l *queue.Ledger) {
