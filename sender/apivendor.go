@@ -12,6 +12,7 @@ import (
 const (
 	codeRateWait    = "RATE_WAIT"    // the account's window opens later than the request may wait
 	codeBreakerOpen = "BREAKER_OPEN" // calls of this family fail, and the breaker waits
+	codeHandOver    = "HAND_OVER"    // the account is changing hands: the next owner answers
 )
 
 // askVendor makes a call on behalf of a request: within the share of the account's
@@ -116,6 +117,10 @@ func (o *owner) tryTurn(now time.Time, closed func() error) (at time.Time, why s
 		return time.Time{}, "", breakerOpen(retryAt)
 	}
 	switch {
+	case o.stopping:
+		return time.Time{}, "", &fault{status: 503, err: schema.Error{
+			Code: codeHandOver, Class: schema.ClassRetryable, Description: "the account is changing hands: ask again",
+		}}
 	case o.pausedUntil.After(now):
 		return o.pausedUntil, "Wazzup, which answered 429", nil
 	case !now.Before(o.leaseUntil()): // another owner may count by now

@@ -23,7 +23,10 @@ type webhooksAnswer struct {
 	Changed *bool   `json:"webhooksUrlChanged,omitempty"` // of set only
 }
 
-func (o *owner) webhooksGet(ctx context.Context, _ []byte) (any, error) {
+func (o *owner) webhooksGet(ctx context.Context, body []byte) (any, error) {
+	if err := decodeRequest(body, &struct{}{}); err != nil {
+		return nil, err
+	}
 	a, err := o.askVendor(ctx, o.client.GetWebhooks)
 	if err != nil {
 		return nil, err
