@@ -23,7 +23,8 @@ const (
 	maxBatchBytes  = schema.MaxBodySize / 2 // of one command; a larger item makes one of its own
 	maxUnderWay    = 256                    // commands whose outcome is awaited: what bounds the memory
 	publishTimeout = 10 * time.Second       // of one try to store a command
-	publishPause   = time.Second            // before the next
+	publishPause   = time.Second            // before the next, at most: it grows to that
+	publishFirst   = 50 * time.Millisecond  // what it begins with
 	publishTries   = 6                      // without an answer; a full stream is waited for
 )
 
@@ -229,6 +230,7 @@ func (b *bulk) store(ctx context.Context, one *batch) error {
 		}
 	}
 	entity, verb, _ := b.kind.Sync()
+	pause := publishFirst
 	for try := 1; ; {
 		once, cancel := context.WithTimeout(ctx, publishTimeout)
 		_, err := b.publisher.Sync(once, entity, verb, one.items, queue.WithID(one.id))
@@ -248,9 +250,10 @@ func (b *bulk) store(ctx context.Context, one *batch) error {
 		default:
 			try++
 		}
-		if err := pauseFor(ctx, publishPause); err != nil {
+		if err := pauseFor(ctx, pause); err != nil {
 			return err
 		}
+		pause = min(2*pause, publishPause)
 	}
 }
 
