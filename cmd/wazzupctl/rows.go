@@ -132,7 +132,8 @@ func quotedHeader(in *bufio.Reader) bool {
 // no more than that: a pipe may bring the next line much later.
 func firstLine(in *bufio.Reader) []byte {
 	for n := 1; ; n = in.Buffered() + 1 {
-		head, err := in.Peek(n)
+		_, err := in.Peek(n)
+		head, _ := in.Peek(in.Buffered()) // it is there
 		line, _, whole := bytes.Cut(head, []byte("\n"))
 		if whole || err != nil || n >= rowBuffer {
 			return line
