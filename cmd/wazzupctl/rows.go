@@ -162,7 +162,7 @@ func (s *source) ndjson(in *bufio.Reader) func() ([]row, error) {
 				return []row{{line: line, item: text}}, nil
 			}
 			var items []json.RawMessage
-			if err := json.Unmarshal(text, &items); err != nil {
+			if json.Unmarshal(text, &items) != nil {
 				return []row{{line: line, err: errors.New("is no JSON: write one value on each line")}}, nil
 			}
 			rows := make([]row, len(items))
