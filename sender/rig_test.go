@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -44,6 +45,8 @@ type rig struct {
 	ids    map[string]int          // ce-id -> times stored
 	latest map[string]schema.State // of each command, by its sequence
 	change chan struct{}
+
+	schemas map[string]*jsonschema.Schema // those that were used
 }
 
 func newRig(t *testing.T) *rig {
@@ -54,7 +57,10 @@ func newRig(t *testing.T) *rig {
 // newRigOf is a rig whose vendor is as configured.
 func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), latest: make(map[string]schema.State), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
+	r := &rig{
+		t: t, srv: queuetest.Server(t), ids: make(map[string]int), latest: make(map[string]schema.State), change: make(chan struct{}),
+		schemas: make(map[string]*jsonschema.Schema), log: zerolog.Nop(), meter: metricnoop.Meter{},
+	}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
