@@ -119,7 +119,7 @@ func (r *rig) config() sender.Config {
 	return sender.Config{
 		Account: "main", APIKey: "key", APIURL: r.sim.URL(), Worker: "worker-1",
 		Backoff: sender.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond},
-		Timeout: 5 * time.Second, ReconcileWait: 50 * time.Millisecond, Limits: limits(),
+		Timeout: 5 * time.Second, ReconcileWait: 50 * time.Millisecond, Limits: limits(), SyncGather: 5 * time.Millisecond,
 	}
 }
 

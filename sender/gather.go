@@ -1,0 +1,202 @@
+package sender
+
+import (
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Bounds of a sync lane. It holds more than the others, since a request takes a
+// hundred commands.
+const (
+	// maxBatch is the vendor's limit of entities a write.
+	maxBatch = 100
+	// maxBatchBytes bounds the body of a request of several items. A larger item
+	// goes by itself.
+	maxBatchBytes = 512 << 10
+	// syncFlight is how many requests of a lane may be under way. They are about
+	// different entities.
+	syncFlight = 4
+	// syncHold is how many commands a lane holds: the requests under way, and enough
+	// for the next ones, so that a backlog makes full requests.
+	syncHold = (syncFlight + 3) * maxBatch
+	// syncHoldBytes is about how much the bodies of these may take: of larger ones
+	// fewer are held.
+	syncHoldBytes = 16 << 20
+	// syncAhead is how many commands are asked for at a time, before the size of
+	// any of them is known.
+	syncAhead = 2 * maxBatch
+)
+
+// gathering is what a sync lane has beside the others: its commands have the chat
+// to themselves that each has there, and the order of their entities instead.
+// Upserts that may go wait a moment for others, so that they share a request.
+type gathering struct {
+	order entityOrder
+	open  fifo[*command] // upserts that may go, the one that waits for the longest first
+	items int            // of these
+	first *command       // of them, the one that stands in the lane's line for all; it is not in open any more
+	timer *time.Timer    // until the first of open has waited for long enough
+}
+
+// syncReady offers a sync command that may go to the gates.
+func (o *owner) syncReady(ch *chat) {
+	l, c := ch.lane, ch.waiting.peek()
+	if !l.sync.order.free(c) {
+		return // its turn comes when those before it end
+	}
+	ch.headWaits(time.Now())
+	if c.body.Sync.Verb != schema.VerbUpsert {
+		l.ready.push(ch)
+		o.offer(l)
+		return
+	}
+	l.sync.open.push(c)
+	l.sync.items += c.work.left()
+	o.gatherMore(l)
+}
+
+// gatherMore has the lane stand in line once there are enough items for a request, or
+// the first has waited for others long enough. While it stands there, more may join.
+func (o *owner) gatherMore(l *lane) {
+	g := l.sync
+	if g.first != nil || g.open.len() == 0 || o.stopping {
+		return
+	}
+	due := g.open.peek().ready.Add(o.cfg.SyncGather)
+	if wait := time.Until(due); g.items < maxBatch && wait > 0 {
+		if g.timer == nil {
+			g.timer = time.AfterFunc(wait, func() {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				g.timer = nil
+				o.gatherMore(l)
+				o.pump()
+			})
+		}
+		return
+	}
+	g.first = g.open.pop()
+	g.items -= g.first.work.left()
+	l.ready.push(g.first.chat)
+	o.offer(l)
+}
+
+// syncEnded lets those go that waited for a command that has ended.
+func (o *owner) syncEnded(l *lane, c *command) {
+	for _, next := range l.sync.order.leave(c) {
+		if ch := next.chat; ch != nil && !ch.busy {
+			o.chatReady(ch)
+		}
+	}
+}
+
+// syncRoom is how many commands a sync lane may hold.
+func (l *lane) syncRoom() int {
+	e := &l.sync.order
+	if n := e.held(); n > 0 && e.bytes > 0 {
+		return min(syncHold, max(syncHoldBytes/(e.bytes/n+1), laneHoldMin))
+	}
+	return syncHold
+}
+
+// batch is commands that share their requests: upserts that were gathered, or one
+// delete or replace by itself. It holds a slot from its claims to the end of its
+// last request.
+type batch struct {
+	lane     *lane
+	commands []*command
+	items    coalesced
+	room     int // entries that may be
+	size     int // bytes of the entries' values
+
+	ticket   ticket // of its first request; nil: it is used
+	claiming int    // claims that are not durable
+	told     string // the unknown code that an operator event named last
+}
+
+// newBatch begins a batch with the command whose turn it is, and takes in whoever
+// may go along. The owner's mutex is held.
+func (o *owner) newBatch(c *command, now time.Time) *batch {
+	l := c.lane
+	b := &batch{lane: l, room: maxBatch}
+	o.board(b, c)
+	if c.body.Sync.Verb != schema.VerbUpsert {
+		return b
+	}
+	g := l.sync
+	g.first = nil
+	b.items.add(c)
+	b.room = max((len(b.items.entries)+maxBatch-1)/maxBatch*maxBatch, maxBatch)
+	for i := range b.items.entries {
+		b.size += len(b.items.entries[i].value()) + 1
+	}
+	for range g.open.len() {
+		other := g.open.pop()
+		if !o.boardIfFits(b, other, now) {
+			g.open.push(other)
+			continue
+		}
+		g.items -= other.work.left()
+	}
+	// Those behind them, whose items take the place of theirs. A command that joins
+	// brings those behind itself.
+	for i := 0; i < len(b.commands); i++ {
+		for _, next := range g.order.behindOf(b.commands[i]) {
+			if o.mayFollow(b, next) {
+				o.boardIfFits(b, next, now)
+			}
+		}
+	}
+	o.gatherMore(l)
+	return b
+}
+
+// mayFollow reports whether a command waits for nobody but those of the batch.
+func (o *owner) mayFollow(b *batch, c *command) bool {
+	if c.work.batch != nil || c.chat == nil || c.chat.busy || c.body.Sync.Verb != schema.VerbUpsert {
+		return false
+	}
+	for _, other := range b.lane.sync.order.directlyBefore(c) {
+		if other.work.batch != b {
+			return false
+		}
+	}
+	return true
+}
+
+// boardIfFits takes a command into the batch, unless that is full or the command's
+// items cannot share its requests.
+func (o *owner) boardIfFits(b *batch, c *command, now time.Time) bool {
+	entries, size, fits := b.items.fresh(c)
+	if !fits || len(b.items.entries)+entries > b.room || b.size+size > maxBatchBytes {
+		return false
+	}
+	b.items.add(c)
+	b.size += size
+	if c.work.ahead > 0 { // it was not offered by itself
+		c.chat.headWaits(now)
+	}
+	c.chat.waiting.pop()
+	c.chat.busy = true
+	c.waitedAtGates(b.lane, now)
+	o.board(b, c)
+	return true
+}
+
+func (o *owner) board(b *batch, c *command) {
+	w := c.work
+	w.batch, w.claimed, w.failed, w.ended = b, false, nil, nil
+	w.before, w.after, w.awaits = w.before[:0], w.after[:0], 0
+	for _, other := range b.lane.sync.order.directlyBefore(c) {
+		if other.work.batch == b {
+			w.before = append(w.before, other)
+			other.work.after = append(other.work.after, c)
+			w.awaits++
+		}
+	}
+	b.commands = append(b.commands, c)
+}
+
+// entity is what the batch's commands are about.
+func (b *batch) entity() schema.Entity { return b.commands[0].body.Sync.Entity }

@@ -1,0 +1,136 @@
+package sender_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// sync publishes a sync command and returns its sequence.
+func (r *rig) sync(e schema.Entity, v schema.Verb, items any, opts ...queue.PublishOption) uint64 {
+	r.t.Helper()
+	receipt, err := r.pub.Sync(r.t.Context(), e, v, items, opts...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return receipt.Seq
+}
+
+// writes are the requests that change entities.
+func (r *rig) writes() []simulator.Request {
+	return slices.DeleteFunc(r.sim.Requests(), func(q simulator.Request) bool { return q.Method == "GET" })
+}
+
+// contactNames are the contacts' names by id, as the vendor has them.
+func (r *rig) contactNames() map[string]string {
+	r.t.Helper()
+	names := make(map[string]string)
+	for _, raw := range r.sim.Contacts() {
+		var c struct {
+			ID   json.RawMessage
+			Name string
+		}
+		if err := json.Unmarshal(raw, &c); err != nil {
+			r.t.Fatal(err)
+		}
+		names[schema.EntityID(c.ID)] = c.Name
+	}
+	return names
+}
+
+// TestSyncGathers: ten thousand single upserts become about a hundred requests, and
+// a few bad ones among them do not make it many more.
+func TestSyncGathers(t *testing.T) {
+	t.Parallel()
+	const n = 10_000
+	tests := []struct {
+		name     string
+		bad      []int
+		requests int
+	}{
+		{"all good", nil, 110},
+		{"three bad", []int{17, 5_000, 9_998}, 160},
+		{"three bad side by side", []int{4_321, 4_322, 4_323}, 160},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigOf(t, simulator.Config{})
+			for i := range n {
+				item := map[string]any{"id": i, "name": fmt.Sprint("name ", i)}
+				if slices.Contains(tt.bad, i) {
+					item["chats"] = []any{map[string]any{"chatType": "whatsapp"}} // the vendor wants a chatId
+				}
+				body, err := json.Marshal(item)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := r.js.PublishAsync(schema.SyncSubject("main", schema.EntityContacts, schema.VerbUpsert), body); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-r.js.PublishAsyncComplete()
+			cfg := r.config()
+			cfg.SyncGather = 0 // the default
+			r.start(cfg)
+			ends := make(map[schema.State]int)
+			for _, e := range r.finals(n) {
+				ends[e.State]++
+				if e.State != schema.StateRejected {
+					continue
+				}
+				if len(e.Items) != 1 || string(e.Items[0].ID) != fmt.Sprint(e.Seq-1) || e.Items[0].Error.Code != "VALIDATION_ERROR" {
+					t.Errorf("command %d: items %+v", e.Seq, e.Items)
+				}
+			}
+			if ends[schema.StateDone] != n-len(tt.bad) || ends[schema.StateRejected] != len(tt.bad) {
+				t.Errorf("ends: %v, want %d rejected and all others done", ends, len(tt.bad))
+			}
+			requests := len(r.writes())
+			t.Logf("%d requests", requests)
+			if requests > tt.requests {
+				t.Errorf("%d requests, want at most %d", requests, tt.requests)
+			}
+			names := r.contactNames()
+			for i := range n {
+				want := fmt.Sprint("name ", i)
+				if slices.Contains(tt.bad, i) {
+					want = ""
+				}
+				if got := names[fmt.Sprint(i)]; got != want {
+					t.Fatalf("contact %d is named %q, want %q", i, got, want)
+				}
+			}
+			r.emptied()
+			r.once()
+		})
+	}
+}
+
+// once: no event is stored twice, and no command has two ends.
+func (r *rig) once() {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ends := make(map[uint64]schema.State)
+	for _, e := range r.events {
+		if !e.State.Final() {
+			continue
+		}
+		if s, again := ends[e.Seq]; again {
+			r.t.Errorf("command %d ended %s and %s", e.Seq, s, e.State)
+		}
+		ends[e.Seq] = e.State
+	}
+	for id, n := range r.ids {
+		if n != 1 {
+			r.t.Errorf("event %s is stored %d times", strings.ToValidUTF8(id, "?"), n)
+		}
+	}
+}
