@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -25,6 +26,27 @@ func (r *rig) sync(e schema.Entity, v schema.Verb, items any, opts ...queue.Publ
 // writes are the requests that change entities.
 func (r *rig) writes() []simulator.Request {
 	return slices.DeleteFunc(r.sim.Requests(), func(q simulator.Request) bool { return q.Method == "GET" })
+}
+
+// inStream waits until so many commands are in the stream.
+func (r *rig) inStream(n uint64) {
+	r.t.Helper()
+	s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Commands())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		info, err := s.Info(r.t.Context())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if info.State.Msgs >= n {
+			return
+		}
+		<-tick.C
+	}
 }
 
 // contactNames are the contacts' names by id, as the vendor has them.
@@ -71,14 +93,15 @@ func TestSyncGathers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := r.js.PublishAsync(schema.SyncSubject("main", schema.EntityContacts, schema.VerbUpsert), body); err != nil {
+				if err := r.nc.Publish(schema.SyncSubject("main", schema.EntityContacts, schema.VerbUpsert), body); err != nil {
 					t.Fatal(err)
 				}
 			}
-			<-r.js.PublishAsyncComplete()
+			r.inStream(n)
 			cfg := r.config()
 			cfg.SyncGather = 0 // the default
 			r.start(cfg)
+			r.wait("all events", func(all []schema.CommandEvent) bool { return len(all) >= n })
 			ends := make(map[schema.State]int)
 			for _, e := range r.finals(n) {
 				ends[e.State]++
