@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
@@ -11,8 +12,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// send makes the requests of a batch, one after another, and notes with every item
-// what came of it.
+// send makes the requests of a batch and notes with every item what came of it.
 func (o *owner) send(b *batch) {
 	switch b.commands[0].body.Sync.Verb {
 	case schema.VerbUpsert:
@@ -22,6 +22,7 @@ func (o *owner) send(b *batch) {
 	case schema.VerbDelete:
 		o.deleteEach(b)
 	}
+	o.work(b)
 }
 
 // patch sends a batch of upserts. The vendor takes a request whole or refuses it
@@ -34,42 +35,46 @@ func (o *owner) patch(b *batch) {
 		if c.work.late == nil {
 			c.work.repeat = false
 			items.add(c)
+			b.inOrder = b.inOrder || c.work.repeat
 		}
 	}
-	requests := requestsOf(items.entries)
-	for len(requests) > 0 {
-		entries := requests[0]
-		requests = requests[1:]
-		a, v, ok := o.request(b, newRequest(entries), func(ctx context.Context) wazzup.Answer {
-			return o.client.Patch(ctx, b.entity(), bodyOf(entries))
-		})
-		if !ok {
-			leaveAll(append(requests, entries), &failure{})
-			return
+	for _, entries := range requestsOf(items.entries) {
+		b.jobs = append(b.jobs, func() { o.patchOne(b, entries) })
+	}
+}
+
+func (o *owner) patchOne(b *batch, entries []*entry) {
+	a, v, ok := o.request(b, newRequest(entries), func(ctx context.Context) wazzup.Answer {
+		return o.client.Patch(ctx, b.entity(), bodyOf(entries))
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !ok:
+		b.jobs = nil
+	case v.Action == ActionAccept:
+		for _, e := range entries {
+			e.taken(a.Status)
 		}
-		switch {
-		case v.Action == ActionAccept:
-			for _, s := range entries {
-				s.taken(a.Status)
-			}
-		case v.Action == ActionReject && !blamesItems(&a):
-			for _, s := range entries {
-				s.refusedWhole(NewError(a, v))
-			}
-		case v.Action == ActionReject && len(entries) > 1:
-			half := len(entries) / 2
-			requests = append([][]*entry{entries[:half], entries[half:]}, requests...)
-		case v.Action == ActionReject:
-			if entries[0].refused(NewError(a, v)) {
-				requests = append([][]*entry{entries}, requests...)
-			}
-		default:
-			leaveAll([][]*entry{entries}, &failure{called: true, answer: a, verdict: v})
-			if closes(v) {
-				leaveAll(requests, &failure{})
-				return
-			}
+	case v.Action == ActionReject && !blamesItems(&a):
+		for _, e := range entries {
+			e.refusedWhole(NewError(a, v))
 		}
+	case v.Action == ActionReject && len(entries) > 1:
+		half := len(entries) / 2
+		b.jobs = append([]func(){
+			func() { o.patchOne(b, entries[:half]) },
+			func() { o.patchOne(b, entries[half:]) },
+		}, b.jobs...)
+	case v.Action == ActionReject:
+		if entries[0].refused(NewError(a, v)) {
+			b.jobs = append([]func(){func() { o.patchOne(b, entries) }}, b.jobs...)
+		}
+	default:
+		for _, e := range entries {
+			e.left(&failure{called: true, answer: a, verdict: v})
+		}
+		b.stopIf(v)
 	}
 }
 
@@ -80,45 +85,102 @@ func (o *owner) put(b *batch) {
 	if c.work.late != nil {
 		return
 	}
-	a, v, ok := o.request(b, syncRequest{commands: b.commands, items: len(c.body.Sync.Items)}, func(ctx context.Context) wazzup.Answer {
-		return o.client.Put(ctx, b.entity(), jsonArray(c.body.Sync.Items))
-	})
-	o.note(c, 0, a, v, ok, true)
+	b.jobs = []func(){func() {
+		a, v, ok := o.request(b, syncRequest{commands: b.commands, items: len(c.body.Sync.Items)}, func(ctx context.Context) wazzup.Answer {
+			return o.client.Put(ctx, b.entity(), jsonArray(c.body.Sync.Items))
+		})
+		b.note(c, 0, a, v, ok, true)
+	}}
 }
 
 // deleteEach makes one request an id. Where some are refused, the others are still
 // wanted.
 func (o *owner) deleteEach(b *batch) {
 	c := b.commands[0]
-	if c.work.late != nil {
-		return
-	}
 	for i := range c.work.items {
 		it := &c.work.items[i]
-		if it.state != itemLeft {
+		if it.state != itemLeft || c.work.late != nil {
 			continue
 		}
-		a, v, ok := o.request(b, syncRequest{commands: b.commands, items: 1}, func(ctx context.Context) wazzup.Answer {
-			return o.client.Delete(ctx, b.entity(), it.id)
+		b.jobs = append(b.jobs, func() {
+			a, v, ok := o.request(b, syncRequest{commands: b.commands, items: 1}, func(ctx context.Context) wazzup.Answer {
+				return o.client.Delete(ctx, b.entity(), it.id)
+			})
+			b.note(c, i, a, v, ok, false)
 		})
-		if o.note(c, i, a, v, ok, false); !ok || closes(v) {
-			return
-		}
 	}
 }
 
 // note notes what came of a request about one item.
-func (o *owner) note(c *command, item int, a wazzup.Answer, v Verdict, called, whole bool) {
+func (b *batch) note(c *command, item int, a wazzup.Answer, v Verdict, called, whole bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
 	case !called:
-		c.work.leave(&failure{})
+		b.jobs = nil
 	case v.Action == ActionAccept:
 		c.work.items[item].state, c.work.status = itemTaken, a.Status
 	case v.Action == ActionReject:
 		c.work.refuse(item, NewError(a, v), whole || !blamesItems(&a))
 	default:
 		c.work.leave(&failure{called: true, answer: a, verdict: v})
+		b.stopIf(v)
 	}
+}
+
+// stopIf drops the batch's other requests where an answer closed a gate: their
+// items go again when it is open.
+func (b *batch) stopIf(v Verdict) {
+	if closes(v) {
+		b.jobs = nil
+	}
+}
+
+// work makes the requests, those of one command several at a time if slots are
+// free: they are about different entities.
+func (o *owner) work(b *batch) {
+	var helpers sync.WaitGroup
+	for range len(b.jobs) - 1 {
+		if b.inOrder || !o.takeSlot(b.lane) {
+			break
+		}
+		helpers.Go(func() {
+			b.workOff()
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.count(b.lane, -1)
+			o.offer(b.lane)
+			o.pump()
+		})
+	}
+	b.workOff()
+	helpers.Wait()
+}
+
+// workOff makes requests until none is left.
+func (b *batch) workOff() {
+	for {
+		b.mu.Lock()
+		if len(b.jobs) == 0 {
+			b.mu.Unlock()
+			return
+		}
+		job := b.jobs[0]
+		b.jobs = b.jobs[1:]
+		b.mu.Unlock()
+		job()
+	}
+}
+
+// takeSlot takes another slot for a lane's calls, if there is one.
+func (o *owner) takeSlot(l *lane) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l.flight >= syncFlight || o.accountOpen(l.rank(), time.Now()).gate != gateNone {
+		return false
+	}
+	o.count(l, 1)
+	return true
 }
 
 // requestsOf cuts entries into requests of what one may hold. An entity is in a
@@ -140,14 +202,6 @@ func requestsOf(entries []*entry) (requests [][]*entry) {
 		requests = append(requests, entries[begin:])
 	}
 	return requests
-}
-
-func leaveAll(requests [][]*entry, f *failure) {
-	for _, entries := range requests {
-		for _, s := range entries {
-			s.left(f)
-		}
-	}
 }
 
 func bodyOf(entries []*entry) []byte {
@@ -193,8 +247,11 @@ func (o *owner) newTicket(breaker func(bool, Verdict)) ticket {
 // nextTicket is for a request that is not the batch's first, which came with its
 // slot: it waits for a token of its own. nil: a gate has closed.
 func (o *owner) nextTicket(b *batch) ticket {
-	if t := b.ticket; t != nil {
-		b.ticket = nil
+	b.mu.Lock()
+	t := b.ticket
+	b.ticket = nil
+	b.mu.Unlock()
+	if t != nil {
 		return t
 	}
 	if o.halted() || o.token(o.callCtx) != nil {
@@ -287,7 +344,7 @@ func (o *owner) settleRequest(b *batch, t ticket, a wazzup.Answer, v Verdict) {
 		o.pauseAccount(a)
 	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
 	}
-	if v.OpsUnknownCode && b.told != code {
+	if v.OpsUnknownCode && b.told != code { // a batch that is bisected meets it again and again
 		b.told = code
 		o.ops(schema.OpsVendorUnknownCode, "", code, "")
 	}

@@ -66,7 +66,7 @@ func (s *entry) left(f *failure) {
 // coalesced is the items of several commands as the entries of requests.
 type coalesced struct {
 	entries []*entry
-	last  map[string]*entry // by entity: its last entry
+	last    map[string]*entry // by entity: its last entry
 }
 
 // add puts a command's items that are left behind those that are there.

@@ -109,10 +109,10 @@ type outcome struct {
 	items     []schema.ItemError
 	// supersededBy is the id of a newer command that took the place of all items.
 	supersededBy string
-	retryAt   time.Time
-	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
-	indexed   bool   // the index knows the message id already
-	answer    answer // of the vendor, to this attempt
+	retryAt      time.Time
+	claim        uint64 // of the attempt in doubt that this settles, proven or not; 0: none
+	indexed      bool   // the index knows the message id already
+	answer       answer // of the vendor, to this attempt
 }
 
 // answer is what a record tells of the vendor's answer beside its event.

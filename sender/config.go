@@ -65,7 +65,7 @@ type Config struct {
 	SpamWindow    time.Duration
 	StatusWait    time.Duration // how long a status is kept whose message is not known yet
 
-	SyncGather    time.Duration // how long a sync command waits for others to share a request; negative: not at all
+	SyncGather time.Duration // how long a sync command waits for others to share a request; negative: not at all
 
 	Limits queue.Limits
 

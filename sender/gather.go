@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"sync"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -26,6 +27,9 @@ const (
 	// syncAhead is how many commands are asked for at a time, before the size of
 	// any of them is known.
 	syncAhead = 2 * maxBatch
+	// gatherBacklog is how many times longer a request waits for commands that are
+	// known to be on their way from a backlog.
+	gatherBacklog = 5
 )
 
 // gathering is what a sync lane has beside the others: its commands have the chat
@@ -37,6 +41,8 @@ type gathering struct {
 	items int            // of these
 	first *command       // of them, the one that stands in the lane's line for all; it is not in open any more
 	timer *time.Timer    // until the first of open has waited for long enough
+	// called is when first was chosen: what others wait for since is no company.
+	called time.Time
 }
 
 // syncReady offers a sync command that may go to the gates.
@@ -63,9 +69,14 @@ func (o *owner) gatherMore(l *lane) {
 	if g.first != nil || g.open.len() == 0 || o.stopping {
 		return
 	}
-	due := g.open.peek().ready.Add(o.cfg.SyncGather)
+	patience := o.cfg.SyncGather
+	if l.expectsMore() {
+		patience *= gatherBacklog
+	}
+	due := g.open.peek().ready.Add(patience)
 	if wait := time.Until(due); g.items < maxBatch && wait > 0 {
 		if g.timer == nil {
+			wait = min(wait, max(o.cfg.SyncGather, time.Millisecond)) // what was expected may have come
 			g.timer = time.AfterFunc(wait, func() {
 				o.mu.Lock()
 				defer o.mu.Unlock()
@@ -78,8 +89,21 @@ func (o *owner) gatherMore(l *lane) {
 	}
 	g.first = g.open.pop()
 	g.items -= g.first.work.left()
+	g.called = time.Now()
+	g.first.waited(gateGather, g.called.Sub(g.first.ready), whyGather)
 	l.ready.push(g.first.chat)
 	o.offer(l)
+}
+
+// expectsMore reports whether commands were left in the lane's streams when the last
+// one was delivered, and have been asked for.
+func (l *lane) expectsMore() bool {
+	for _, f := range l.feeds {
+		if f.more && f.source.Wanted() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // syncEnded lets those go that waited for a command that has ended.
@@ -110,9 +134,13 @@ type batch struct {
 	room     int // entries that may be
 	size     int // bytes of the entries' values
 
-	ticket   ticket // of its first request; nil: it is used
 	claiming int    // claims that are not durable
 	told     string // the unknown code that an operator event named last
+
+	mu      sync.Mutex // while its requests are made: guards these, and its commands' work
+	ticket  ticket     // of its first request; nil: it is used
+	jobs    []func()   // the requests that are left
+	inOrder bool       // they must follow one another
 }
 
 // newBatch begins a batch with the command whose turn it is, and takes in whoever
@@ -176,6 +204,8 @@ func (o *owner) boardIfFits(b *batch, c *command, now time.Time) bool {
 	b.size += size
 	if c.work.ahead > 0 { // it was not offered by itself
 		c.chat.headWaits(now)
+	} else {
+		c.waited(gateGather, b.lane.sync.called.Sub(c.ready), whyGather)
 	}
 	c.chat.waiting.pop()
 	c.chat.busy = true

@@ -68,6 +68,7 @@ type feed struct {
 	held   int           // deliveries in hand
 
 	last    uint64 // sequence of the latest delivery that is where it belongs
+	more    bool   // of a sync lane: its stream held more when that was delivered
 	latest  int64  // its place in time, Unix nanoseconds
 	retired bool   // its consumer is gone: what still comes from it will come again through another
 }
@@ -143,8 +144,16 @@ func (o *owner) join(ch *chat, c *command) {
 func (ch *chat) headWaits(now time.Time) {
 	c := ch.waiting.peek()
 	c.ready = now
-	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
+	c.waited(gateOrder, c.ready.Sub(c.since), ch.lane.whyOrder())
 	c.gatesBefore = ch.lane.gateTimes(c.ready)
+}
+
+// whyOrder is why a command of the lane waits for another.
+func (l *lane) whyOrder() string {
+	if l.sync != nil {
+		return whyEntity
+	}
+	return whyOrder
 }
 
 // chatReady offers a chat's head to the gates.

@@ -62,6 +62,22 @@ func (e *entityOrder) free(c *command) bool {
 	return c.work.ahead == 0
 }
 
+// position is where a command stands among those of the entity that it waits for the
+// longest, 1 being the next.
+func (e *entityOrder) position(c *command) int {
+	if at := slices.Index(e.behind, c); at >= 0 {
+		return at + 2 + e.running
+	}
+	if c == e.barrier {
+		return e.running + 1
+	}
+	position := 1
+	for _, id := range c.work.ids {
+		position = max(position, slices.Index(e.lines[id], c)+1)
+	}
+	return position
+}
+
 // leave lets go of a command that has ended, and returns those that may go now.
 func (e *entityOrder) leave(c *command) (freed []*command) {
 	e.bytes -= len(c.delivery.Data)

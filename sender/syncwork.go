@@ -50,7 +50,7 @@ const (
 
 // failure is why a request did not settle its items.
 type failure struct {
-	called  bool // there was a call; otherwise a gate has closed before it
+	called  bool // there was a call
 	answer  wazzup.Answer
 	verdict Verdict
 	err     *schema.Error // of one without a call, where there is something to tell
