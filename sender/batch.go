@@ -156,6 +156,14 @@ func (o *owner) outcomes(b *batch) map[*command]*outcome {
 
 // comesTo is what a command comes to by its items.
 func (o *owner) comesTo(c *command, chance float64) outcome {
+	out := o.endOf(c, chance)
+	if out.step == queue.StepFinal {
+		out.answer.status = c.work.status
+	}
+	return out
+}
+
+func (o *owner) endOf(c *command, chance float64) outcome {
 	w := c.work
 	if w.late != nil {
 		return *w.late
