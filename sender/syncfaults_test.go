@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -362,4 +364,48 @@ func TestSyncReports(t *testing.T) {
 	if strings.Contains(log.String(), "Anna") {
 		t.Error("the log holds a name")
 	}
+}
+
+// TestSyncEndsFollow: the end of a command that took another's place is not written
+// before that one's is known to be durable. If it were, a worker that dies in
+// between would leave the older value to be sent after the newer.
+func TestSyncEndsFollow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "old"}, queue.WithID("older"))
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "new"}, queue.WithID("newer"))
+	frozen := new(stalled)
+	reached, early := make(chan struct{}), make(chan struct{}, 10)
+	var once sync.Once
+	end := func(id string, frame []byte) bool {
+		return bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(`{"t":"final","id":"`+id+`"`))
+	}
+	cfg := r.config()
+	cfg.SyncGather = 50 * time.Millisecond
+	r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+		switch {
+		case toClient:
+			return frozen.pass(toClient, frame)
+		case end("older", frame):
+			once.Do(func() {
+				frozen.freeze() // it is stored, and its PubAck does not come
+				close(reached)
+			})
+		case end("newer", frame):
+			early <- struct{}{}
+		}
+		return false
+	})), cfg)
+	<-reached
+	select {
+	case <-early:
+		t.Error("the newer one's end is written before the older one's is durable")
+	case <-time.After(100 * time.Millisecond): // what must not come cannot be waited for
+	}
+	frozen.thaw()
+	if e := r.event("older", schema.StateDone); e.SupersededBy != "newer" {
+		t.Errorf("older: superseded by %q, want newer", e.SupersededBy)
+	}
+	r.event("newer", schema.StateDone)
+	r.emptied()
 }
