@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -240,20 +241,23 @@ func (o *owner) reportCall(ctx context.Context, span trace.Span, commands []*com
 	}
 	span.End()
 	o.metrics.called(ctx, r.family, r.verdict.Class, a.Phase, r.took)
-	line := o.log.Info()
-	if len(commands) == 1 {
-		line = line.Str("command", c.id).Int("attempt", c.attempt)
-	} else {
-		line = line.Int("commands", len(commands))
-	}
-	if r.items > 0 {
-		line = line.Int("items", r.items)
-	}
-	line.Str("kind", string(c.kind)).Str("channel", c.channel).Uint64("seq", c.origin.Seq).
+	about(o.log.Info(), commands, r.items).
+		Str("kind", string(c.kind)).Str("channel", c.channel).Uint64("seq", c.origin.Seq).
 		Str("phase", string(a.Phase)).Int("status", a.Status).Str("code", code).
 		Str("outcome", r.outcome).Str("message_id", r.messageID).
 		Dur("took", r.took).Dur("queued", queued(c, r.took)).
 		Msg("call")
+}
+
+// about says of a log line whose call it is.
+func about(line *zerolog.Event, commands []*command, items int) *zerolog.Event {
+	if items > 0 {
+		line.Int("items", items)
+	}
+	if len(commands) > 1 {
+		return line.Int("commands", len(commands))
+	}
+	return line.Str("command", commands[0].id).Int("attempt", commands[0].attempt)
 }
 
 // queued is how long the command was stored before its call began.

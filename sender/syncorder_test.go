@@ -31,11 +31,28 @@ func (e entities) upsert(item map[string]string) {
 // burst is a few entities and what is done to them, drawn from a seed.
 type burst struct {
 	*rig
+	seed   uint64
 	random *rand.Rand
 	entity schema.Entity
 	ids    []string
 	want   entities
 	serial int
+}
+
+// newBurst draws what a burst is about. Users are of one in ten, since a replace is
+// about all of them.
+func newBurst(r *rig, seed uint64) *burst {
+	b := &burst{rig: r, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), entity: schema.EntityContacts, want: make(entities)}
+	switch {
+	case seed%10 == 1:
+		b.entity = schema.EntityUsers
+	case seed%2 == 1:
+		b.entity = schema.EntityDeals
+	}
+	for i := range 1 + b.random.IntN(3) {
+		b.ids = append(b.ids, fmt.Sprintf("%d-%d", seed, i))
+	}
+	return b
 }
 
 // item draws an upsert of an entity: with all members, or some.
@@ -95,7 +112,7 @@ func (b *burst) publish() {
 // unread, late, refused for the moment.
 func (b *burst) fail() {
 	b.t.Helper()
-	for range 5 {
+	for range 2 {
 		rule := pick(b.random, []simulator.Rule{
 			{Status: 500},
 			{Status: 502, Body: "<html>"},
@@ -104,7 +121,7 @@ func (b *burst) fail() {
 			{Fault: simulator.FaultDropBeforeRead},
 			{Fault: simulator.FaultHang},
 		})
-		rule.Match, rule.After, rule.Times = simulator.Match{Path: "/v2/" + string(b.entity) + "*"}, b.random.IntN(6), 1
+		rule.Match, rule.After, rule.Times = simulator.Match{Path: "/v2/" + string(b.entity) + "*"}, b.random.IntN(12), 1
 		if err := b.sim.AddRule(rule); err != nil {
 			b.t.Fatal(err)
 		}
@@ -112,11 +129,15 @@ func (b *burst) fail() {
 }
 
 // check compares what the vendor has of the entities with what is wanted.
-func (b *burst) check(seed uint64) {
+func (b *burst) check() {
 	b.t.Helper()
 	list := b.sim.Contacts()
-	if b.entity == schema.EntityUsers {
+	switch b.entity {
+	case schema.EntityUsers:
 		list = b.sim.Users()
+	case schema.EntityDeals:
+		list = b.sim.Deals()
+	case schema.EntityContacts:
 	}
 	got := make(entities)
 	for _, raw := range list {
@@ -128,69 +149,70 @@ func (b *burst) check(seed uint64) {
 	}
 	for _, id := range b.ids {
 		if !maps.Equal(got[id], b.want[id]) {
-			b.t.Errorf("seed %d: %s %s is %v, want %v", seed, b.entity, id, got[id], b.want[id])
+			b.t.Errorf("seed %d: %s %s is %v, want %v", b.seed, b.entity, id, got[id], b.want[id])
 		}
 	}
 }
 
-// TestSyncOrder: bursts of upserts, deletes and replaces of the same few entities
-// leave the vendor with the last of each, whatever fails and whoever dies
-// meanwhile. Of each burst one worker is told to stop, one is cut off from NATS at
-// some write, and the last one does the rest.
+// TestSyncOrder: a hundred bursts of upserts, deletes and replaces, each of a few
+// entities of its own, leave the vendor with the last of each, whatever fails and
+// whoever dies meanwhile. Ten of them go on at the same time. One worker is told to
+// stop in the middle, another is cut off from NATS at some write, and the last one
+// does the rest.
 func TestSyncOrder(t *testing.T) {
 	t.Parallel()
-	const seeds, each = 100, 10
-	for from := uint64(0); from < seeds; from += each {
+	const seeds, together = 100, 10
+	for from := uint64(0); from < seeds; from += together {
 		t.Run(fmt.Sprint("seeds from ", from), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			for seed := from; seed < from+each; seed++ {
-				r.interleave(seed)
-			}
-			r.emptied()
-			r.once()
+			newRig(t).interleave(from, together)
 		})
 	}
 }
 
-func (r *rig) interleave(seed uint64) {
+func (r *rig) interleave(from, n uint64) {
 	r.t.Helper()
-	b := &burst{rig: r, random: rand.New(rand.NewPCG(seed, 0)), entity: schema.EntityContacts, want: make(entities)}
-	if seed%2 == 1 {
-		b.entity = schema.EntityUsers
-	}
-	for i := range 1 + b.random.IntN(3) {
-		b.ids = append(b.ids, fmt.Sprintf("%d-%d", seed, i))
+	const each = 12 // commands of a burst
+	random := rand.New(rand.NewPCG(from, 1))
+	bursts := make([]*burst, n)
+	for i := range bursts {
+		bursts[i] = newBurst(r, from+uint64(i)) //nolint:gosec // small
+		bursts[i].fail()
 	}
 	cfg := r.config()
-	cfg.Timeout, cfg.MaxAttempts, cfg.SyncGather = 300*time.Millisecond, 100, time.Duration(b.random.IntN(10))*time.Millisecond
-	const commands = 12
-	ends := r.ends() + commands
-	b.fail()
-	for range commands / 2 {
-		b.publish()
-	}
-	stop := r.start(cfg)
-	for range commands / 2 {
-		b.publish()
-	}
-	if b.random.IntN(2) == 0 {
-		r.calls(1+b.random.IntN(3), ends)
-		stop()
-		cut := r.startCut(cfg, 20+b.random.IntN(60))
-		select {
-		case <-cut.lost:
-			cut.die()
-			r.expireLease()
-			stop = r.start(cfg)
-		case <-r.ended(ends): // it had no more to write
-			stop = cut.stop
+	cfg.Timeout, cfg.MaxAttempts, cfg.SyncGather = 300*time.Millisecond, 100, time.Duration(1+random.IntN(10))*time.Millisecond
+	publish := func(commands int) {
+		for range commands {
+			for _, i := range random.Perm(len(bursts)) {
+				bursts[i].publish()
+			}
 		}
 	}
-	<-r.ended(ends)
+	ends := each * len(bursts)
+	publish(each / 2)
+	stop := r.start(cfg)
+	publish(each / 4)
+	r.calls(1+random.IntN(10), ends)
 	stop()
-	r.sim.ClearRules()
-	b.check(seed)
+	cut := r.startCut(cfg, 50+random.IntN(300))
+	publish(each / 4)
+	select {
+	case <-cut.lost:
+		cut.die()
+		r.expireLease()
+		r.start(cfg)
+	case <-r.ended(ends): // it had no more to write
+	}
+	for _, e := range r.finals(ends) {
+		if e.State != schema.StateDone {
+			r.t.Errorf("command %d (%s) ended %s %+v", e.Seq, e.Kind, e.State, e.Error)
+		}
+	}
+	for _, b := range bursts {
+		b.check()
+	}
+	r.emptied()
+	r.once()
 }
 
 // ends is how many commands have ended.
