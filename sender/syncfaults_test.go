@@ -17,6 +17,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
+	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
 // statesOf are all states of a command, once it has ended.
@@ -408,4 +409,91 @@ func TestSyncEndsFollow(t *testing.T) {
 	}
 	r.event("newer", schema.StateDone)
 	r.emptied()
+}
+
+// TestSyncDuplicates: an id that two commands share is that of the first, in one
+// request too.
+func TestSyncDuplicates(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, body := range []string{
+		`{"id":"same","items":[{"id":1,"name":"a"}]}`, `{"id":"same","items":[{"id":1,"name":"a"}]}`,
+		`{"id":"same","items":[{"id":1,"name":"b"}]}`, `{"id":"other","items":[{"id":1,"name":"c"}]}`,
+	} {
+		r.sync(schema.EntityContacts, schema.VerbUpsert, json.RawMessage(body))
+	}
+	cfg := r.config()
+	cfg.SyncGather = 100 * time.Millisecond
+	r.start(cfg)
+	for i, want := range []string{"done", "duplicate", "invalid ID_REUSED", "done"} {
+		e := r.bySeq(uint64(i) + 1)
+		if got := ending(&e); got != want {
+			t.Errorf("command %d: got %s, want %s", i+1, got, want)
+		}
+	}
+	r.emptied()
+	r.once()
+	if got := r.contactNames()["1"]; got != "c" {
+		t.Errorf("the contact is named %q, want c", got)
+	}
+}
+
+// TestSyncRedriven: a dead command that is redriven goes behind what came meanwhile.
+func TestSyncRedriven(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts"}, Status: 500, Times: 1})
+	cfg := r.config()
+	cfg.MaxAttempts = 1
+	r.start(cfg)
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
+	r.event("c1", schema.StateDead)
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "b"}, queue.WithID("c2"))
+	r.event("c2", schema.StateDone)
+	r.redrive(`{"ids":["c1"]}`, sender.RedriveAnswer{Redriven: 1, Unsent: 1})
+	r.happened("c1", schema.StateDone, 1)
+	if got := r.contactNames()["1"]; got != "a" {
+		t.Errorf("the contact is named %q, want a", got)
+	}
+}
+
+// TestSyncManyRequests: requests of one command are under way together, within the
+// calls that a lane may have.
+func TestSyncManyRequests(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		verb     schema.Verb
+		body     string
+		requests int
+	}{
+		{"a large upsert", schema.VerbUpsert, numbered(1, 800), 8},
+		{"a large delete", schema.VerbDelete, "[1,2,3,4,5,6,7,8]", 8},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts*"}, Delay: simulator.Duration(100 * time.Millisecond)})
+			stop := r.start(r.config())
+			r.channelsRead()
+			most := make(chan int, 1)
+			go func() {
+				n := 0
+				_ = r.sim.Wait(t.Context(), func(v *simulator.View) bool {
+					n = max(n, v.Requests-v.Finished)
+					return len(r.writes()) == tt.requests && v.Requests == v.Finished
+				})
+				most <- n
+			}()
+			r.sync(schema.EntityContacts, tt.verb, json.RawMessage(tt.body), queue.WithID("c1"))
+			if got := r.statesOf("c1"); got != "done" {
+				t.Errorf("got %s, want done", got)
+			}
+			if n := <-most; n < 2 || n > 4 {
+				t.Errorf("%d requests were under way together, want 2 to 4", n)
+			}
+			stop()
+		})
+	}
 }
