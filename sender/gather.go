@@ -52,7 +52,7 @@ func (o *owner) syncReady(ch *chat) {
 		return // its turn comes when those before it end
 	}
 	ch.headWaits(time.Now())
-	if c.body.Sync.Verb != schema.VerbUpsert {
+	if c.body.Sync.Verb != schema.VerbUpsert || o.goesAlone(c) {
 		l.ready.push(ch)
 		o.offer(l)
 		return
@@ -60,6 +60,13 @@ func (o *owner) syncReady(ch *chat) {
 	l.sync.open.push(c)
 	l.sync.items += c.work.left()
 	o.gatherMore(l)
+}
+
+// goesAlone reports whether an upsert has its request to itself: if its next attempt
+// is its last, so that none is dead because another one of its request makes the
+// vendor fail.
+func (o *owner) goesAlone(c *command) bool {
+	return c.spent > 0 && c.spent == o.cfg.MaxAttempts-1
 }
 
 // gatherMore has the lane stand in line once there are enough items for a request, or
@@ -73,7 +80,10 @@ func (o *owner) gatherMore(l *lane) {
 	if l.expectsMore() {
 		patience *= gatherBacklog
 	}
-	due := g.open.peek().ready.Add(patience)
+	// One that has waited for others of its entities has spent its patience then, but
+	// those that waited with it come free one by one.
+	first := g.open.peek()
+	due := latest(first.since.Add(patience), first.ready.Add(patience/4))
 	if wait := time.Until(due); g.items < maxBatch && wait > 0 {
 		if g.timer == nil {
 			wait = min(wait, max(o.cfg.SyncGather, time.Millisecond)) // what was expected may have come
@@ -153,11 +163,16 @@ func (o *owner) newBatch(c *command, now time.Time) *batch {
 		return b
 	}
 	g := l.sync
-	g.first = nil
+	if c == g.first {
+		g.first = nil
+	}
 	b.items.add(c)
 	b.room = max((len(b.items.entries)+maxBatch-1)/maxBatch*maxBatch, maxBatch)
 	for i := range b.items.entries {
 		b.size += len(b.items.entries[i].value()) + 1
+	}
+	if o.goesAlone(c) {
+		return b
 	}
 	for range g.open.len() {
 		other := g.open.pop()
@@ -182,7 +197,7 @@ func (o *owner) newBatch(c *command, now time.Time) *batch {
 
 // mayFollow reports whether a command waits for nobody but those of the batch.
 func (o *owner) mayFollow(b *batch, c *command) bool {
-	if c.work.batch != nil || c.chat == nil || c.chat.busy || c.body.Sync.Verb != schema.VerbUpsert {
+	if c.work.batch != nil || c.chat == nil || o.goesAlone(c) || c.chat.busy || c.body.Sync.Verb != schema.VerbUpsert {
 		return false
 	}
 	for _, other := range b.lane.sync.order.directlyBefore(c) {

@@ -66,7 +66,7 @@ func TestSyncFaults(t *testing.T) {
 			states: []string{"done", "done"},
 		},
 		{
-			name: "attempts are used up", attempts: 2, rules: []simulator.Rule{{Status: 500, Times: 2}}, requests: 2,
+			name: "attempts are used up", attempts: 2, rules: []simulator.Rule{{Status: 500}}, requests: 3, // the last is each one's own
 			states: []string{"retrying dead", "retrying dead"}, contacts: map[string]string{},
 		},
 		{
@@ -102,7 +102,7 @@ func TestSyncFaults(t *testing.T) {
 				r.sync(schema.EntityContacts, schema.VerbUpsert, json.RawMessage(body), queue.WithID(fmt.Sprint("c", i+1)))
 			}
 			cfg := r.config()
-			cfg.Timeout, cfg.SyncGather, cfg.MaxAttempts = 300*time.Millisecond, 100*time.Millisecond, max(tt.attempts, 2)
+			cfg.Timeout, cfg.SyncGather, cfg.MaxAttempts = 300*time.Millisecond, 100*time.Millisecond, 4
 			if tt.attempts > 0 {
 				cfg.MaxAttempts = tt.attempts
 			}
@@ -496,4 +496,25 @@ func TestSyncManyRequests(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// TestSyncPoison: an entity that makes the vendor fail, rather than refuse, takes no
+// other command with it.
+func TestSyncPoison(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts", BodyContains: "poison"}, Status: 500})
+	for i, name := range []string{"a", "poison", "c"} {
+		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": i + 1, "name": name}, queue.WithID(fmt.Sprint("c", i+1)))
+	}
+	cfg := r.config()
+	cfg.SyncGather, cfg.MaxAttempts = 50*time.Millisecond, 3
+	r.start(cfg)
+	for id, want := range map[string]string{"c1": "retrying retrying done", "c2": "retrying retrying dead", "c3": "retrying retrying done"} {
+		if got := r.statesOf(id); got != want {
+			t.Errorf("%s: got %s, want %s", id, got, want)
+		}
+	}
+	r.emptied()
+	r.once()
 }
