@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -37,7 +38,8 @@ type rig struct {
 	pub *queue.Publisher
 	log zerolog.Logger
 	// meter is that of the workers which are yet to start.
-	meter metric.Meter
+	meter  metric.Meter
+	tracer trace.Tracer // the same
 
 	mu     sync.Mutex
 	events []schema.CommandEvent
@@ -53,7 +55,7 @@ func newRig(t *testing.T) *rig {
 // newRigOf is a rig whose vendor is as configured.
 func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
+	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}, tracer: tracenoop.Tracer{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
@@ -144,9 +146,10 @@ func (r *rig) worker(cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 
 func (r *rig) workerOn(nc *nats.Conn, cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 	r.t.Helper()
+	_, silent := r.tracer.(tracenoop.Tracer)
 	w, err := sender.New(sender.Options{
 		NATS: nc, Accounts: cfgs, Log: r.log,
-		Meter: r.meter, Tracer: tracenoop.Tracer{},
+		Meter: r.meter, Tracer: r.tracer, Tracing: !silent,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -336,9 +340,18 @@ func TestSyncReports(t *testing.T) {
 	r := newRig(t)
 	var log bytes.Buffer
 	r.log = zerolog.New(zerolog.SyncWriter(&log))
+	spans := tracetest.NewSpanRecorder()
+	r.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+	reader := sdkmetric.NewManualReader()
+	r.meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
 	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts"}, Code: "VALIDATION_ERROR", Times: 1})
 	for i := range 4 {
-		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": i, "name": "Anna"}, queue.WithID(fmt.Sprint("c", i)))
+		m := &nats.Msg{Subject: schema.SyncSubject("main", schema.EntityContacts, schema.VerbUpsert), Header: make(nats.Header)}
+		m.Header.Set(schema.HeaderTraceparent, fmt.Sprintf("00-%032x-00000000000000aa-01", i+1))
+		m.Data = fmt.Appendf(nil, `{"id":%d,"name":"Anna"}`, i)
+		if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cfg := r.config()
 	cfg.SyncGather = 100 * time.Millisecond
@@ -364,6 +377,19 @@ func TestSyncReports(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "Anna") {
 		t.Error("the log holds a name")
+	}
+	var links []int
+	for _, s := range spans.Ended() {
+		links = append(links, len(s.Links()))
+	}
+	if want := []int{4, 2, 2}; !slices.Equal(links, want) {
+		t.Errorf("spans with links to %v producers, want %v", links, want)
+	}
+	if got := counted(t, reader, "wazzup.calls", "sync"); got != 3 {
+		t.Errorf("%d calls are counted, want 3", got)
+	}
+	if got := counted(t, reader, "wazzup.command.events", "done"); got != 4 {
+		t.Errorf("%d commands are counted, want 4", got)
 	}
 }
 
@@ -409,6 +435,31 @@ func TestSyncEndsFollow(t *testing.T) {
 	}
 	r.event("newer", schema.StateDone)
 	r.emptied()
+}
+
+// counted is the sum of a counter's series that have a label of this value.
+func counted(t *testing.T, reader sdkmetric.Reader, name, label string) (n int64) {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			sum, ok := m.Data.(metricdata.Sum[int64])
+			if !ok || m.Name != name {
+				continue
+			}
+			for _, p := range sum.DataPoints {
+				for _, l := range p.Attributes.ToSlice() {
+					if l.Value.String() == label {
+						n += p.Value
+					}
+				}
+			}
+		}
+	}
+	return n
 }
 
 // TestSyncDuplicates: an id that two commands share is that of the first, in one
