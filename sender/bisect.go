@@ -136,8 +136,8 @@ func (b *batch) stopIf(v Verdict) {
 	}
 }
 
-// work makes the requests, those of one command several at a time if slots are
-// free: they are about different entities.
+// work makes the requests, several at a time if slots are free: they are about
+// different entities. The lane's other commands go first where they want a slot.
 func (o *owner) work(b *batch) {
 	var helpers sync.WaitGroup
 	for range len(b.jobs) - 1 {
@@ -145,7 +145,8 @@ func (o *owner) work(b *batch) {
 			break
 		}
 		helpers.Go(func() {
-			b.workOff()
+			for !o.wanted(b.lane) && b.work() {
+			}
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.count(b.lane, -1)
@@ -153,23 +154,30 @@ func (o *owner) work(b *batch) {
 			o.pump()
 		})
 	}
-	b.workOff()
+	for b.work() {
+	}
 	helpers.Wait()
 }
 
-// workOff makes requests until none is left.
-func (b *batch) workOff() {
-	for {
-		b.mu.Lock()
-		if len(b.jobs) == 0 {
-			b.mu.Unlock()
-			return
-		}
-		job := b.jobs[0]
-		b.jobs = b.jobs[1:]
+// work makes the next request; false: there was none.
+func (b *batch) work() bool {
+	b.mu.Lock()
+	if len(b.jobs) == 0 {
 		b.mu.Unlock()
-		job()
+		return false
 	}
+	job := b.jobs[0]
+	b.jobs = b.jobs[1:]
+	b.mu.Unlock()
+	job()
+	return true
+}
+
+// wanted reports whether a lane has commands that could use a slot.
+func (o *owner) wanted(l *lane) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return l.ready.len() > 0
 }
 
 // takeSlot takes another slot for a lane's calls, if there is one.

@@ -569,3 +569,27 @@ func TestSyncPoison(t *testing.T) {
 	r.emptied()
 	r.once()
 }
+
+// TestSyncBesideALargeOne: a command of many requests does not hold up the others.
+func TestSyncBesideALargeOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts*"}, Delay: simulator.Duration(30 * time.Millisecond)})
+	ids := make([]int, 200)
+	for i := range ids {
+		ids[i] = i
+	}
+	r.start(r.config())
+	r.sync(schema.EntityContacts, schema.VerbDelete, ids, queue.WithID("large"))
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.writes()) >= 4 }); err != nil {
+		t.Fatal(err)
+	}
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": "x", "name": "a"}, queue.WithID("small"))
+	r.event("small", schema.StateDone)
+	if n := len(r.writes()); n > 150 {
+		t.Errorf("it came after %d requests of the large one", n)
+	}
+	if got := r.statesOf("large"); got != "done" {
+		t.Errorf("large: got %s, want done", got)
+	}
+}
