@@ -33,7 +33,6 @@ func (o *owner) claimFor(b *batch, c *command) {
 	o.claim(c, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		c.work.claimed = true
 		for _, next := range c.work.after {
 			if next.work.awaits--; next.work.awaits == 0 && next.work.batch == b {
 				o.claimFor(b, next)
@@ -209,8 +208,12 @@ func (o *owner) recorded(c *command) {
 	if w == nil || w.batch == nil {
 		return
 	}
+	b := w.batch
 	w.batch = nil
 	for _, next := range w.after {
+		if next.work.batch != b {
+			continue // it was put back
+		}
 		if next.work.awaits--; next.work.awaits == 0 && next.work.ended != nil {
 			out := *next.work.ended
 			next.work.ended = nil

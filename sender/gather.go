@@ -231,7 +231,7 @@ func (o *owner) boardIfFits(b *batch, c *command, now time.Time) bool {
 
 func (o *owner) board(b *batch, c *command) {
 	w := c.work
-	w.batch, w.claimed, w.failed, w.ended = b, false, nil, nil
+	w.batch, w.late, w.failed, w.ended = b, nil, nil, nil
 	w.before, w.after, w.awaits = w.before[:0], w.after[:0], 0
 	for _, other := range b.lane.sync.order.directlyBefore(c) {
 		if other.work.batch == b {

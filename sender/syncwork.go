@@ -17,15 +17,14 @@ type syncWork struct {
 	repeat bool // an entity comes more than once, and its items cannot be one
 
 	// While it is gathered.
-	batch   *batch
-	before  []*command // those of its batch that its items follow
-	after   []*command // those of its batch that follow its items
-	awaits  int        // of before, those whose claim, later whose end, is not durable
-	claimed bool
-	late    *outcome // it must not be called any more
-	failed  *failure // why items are left
-	status  int      // of the last answer about one of its items
-	ended   *outcome // what it comes to, once those before it have been recorded
+	batch  *batch
+	before []*command // those of its batch that its items follow
+	after  []*command // those of its batch that follow its items
+	awaits int        // of before, those whose claim, later whose end, is not durable
+	late   *outcome   // it must not be called any more
+	failed *failure   // why items are left
+	status int        // of the last answer about one of its items
+	ended  *outcome   // what it comes to, once those before it have been recorded
 }
 
 // syncItem is one entity of a command.
