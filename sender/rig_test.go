@@ -39,7 +39,7 @@ type rig struct {
 	log zerolog.Logger
 	// meter is that of the workers which are yet to start.
 	meter  metric.Meter
-	tracer trace.Tracer // the same
+	tracer trace.Tracer // the same; nil: they trace nothing
 
 	mu     sync.Mutex
 	events []schema.CommandEvent
@@ -55,7 +55,7 @@ func newRig(t *testing.T) *rig {
 // newRigOf is a rig whose vendor is as configured.
 func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}, tracer: tracenoop.Tracer{}}
+	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}
@@ -146,10 +146,13 @@ func (r *rig) worker(cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 
 func (r *rig) workerOn(nc *nats.Conn, cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 	r.t.Helper()
-	_, silent := r.tracer.(tracenoop.Tracer)
+	tracer, tracing := r.tracer, r.tracer != nil
+	if !tracing {
+		tracer = tracenoop.Tracer{}
+	}
 	w, err := sender.New(sender.Options{
 		NATS: nc, Accounts: cfgs, Log: r.log,
-		Meter: r.meter, Tracer: r.tracer, Tracing: !silent,
+		Meter: r.meter, Tracer: tracer, Tracing: tracing,
 	})
 	if err != nil {
 		r.t.Fatal(err)
