@@ -247,3 +247,24 @@ func consumers(t *testing.T, a *account) (names []string) {
 	}
 	return names
 }
+
+func TestPending(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	publish(t, a, 0, 5)
+	in, got := newIntake(t, a, "e1")
+	s, err := in.Open(t.Context(), a.topology.Commands(), schema.SendSubject("main", schema.KindSend, channel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Want(2)
+	s.Want(3)
+	for i, d := range receive(t, got, 5) {
+		if want := uint64(4 - i); d.Pending() != want { //nolint:gosec // small
+			t.Errorf("delivery %d: %d are pending, want %d", i, d.Pending(), want)
+		}
+	}
+	if n := new(queue.Delivery).Pending(); n != 0 {
+		t.Errorf("of what no consumer brought %d are pending, want 0", n)
+	}
+}

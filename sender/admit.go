@@ -40,6 +40,7 @@ func (o *owner) receive(d *queue.Delivery, f *feed, l *lane) {
 
 	o.mu.Lock()
 	f.held++
+	f.more = l.sync != nil && f.source != nil && d.Pending() > 0
 	if o.stopping || f.retired {
 		f.held--
 		o.mu.Unlock()

@@ -3,9 +3,9 @@ package sender
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -15,36 +15,28 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// maxBatch is the vendor's limit of entities a write.
-const maxBatch = 100
-
 // maxRefused bounds the refused items that one event lists; see also fitting.
 const maxRefused = 500
 
-// call makes the vendor's call of one attempt and judges the answer. It is the
-// one place that decides what a call costs and means: it closes the gates, writes
-// the call's one log line and ends its one span.
+// call makes the vendor's call of one attempt to send a message and judges the
+// answer. It is the one place that decides what such a call costs and means: it
+// closes the gates, writes the call's one log line and ends its one span. What it is
+// to messages, request is to sync commands.
 func (o *owner) call(c *command) outcome {
-	ctx, span := o.startSpan(c)
+	ctx, span := o.startSpan([]*command{c})
 	started := time.Now()
-	var answer wazzup.Answer
-	var items []schema.ItemError
-	if m := c.body.Message; m != nil {
-		answer = o.client.SendMessage(ctx, wazzup.Message{
-			ChannelID: m.ChannelID, ChatType: m.ChatType, ChatID: m.ChatID,
-			Text: m.Text, Content: m.Content, RefMessageID: m.RefMessageID,
-		})
-	} else {
-		answer, items = o.callSync(ctx, c.body.Sync)
-	}
-	v := Classify(c.lane.family(), answer)
+	m := c.body.Message
+	answer := o.client.SendMessage(ctx, wazzup.Message{
+		ChannelID: m.ChannelID, ChatType: m.ChatType, ChatID: m.ChatID,
+		Text: m.Text, Content: m.Content, RefMessageID: m.RefMessageID,
+	})
+	v := Classify(FamilySend, answer)
 	out := o.judge(c, answer, v)
-	if len(items) > 0 && (out.state == schema.StateDone || out.state == schema.StateRejected) {
-		out = rejectedItems(fitting(items, int(o.nc.MaxPayload())/2))
-	}
 	out.answer.status = answer.Status
 	o.settle(c, answer, v)
-	o.reportCall(ctx, span, c, answer, v, out, time.Since(started))
+	o.reportCall(ctx, span, []*command{c}, callReport{
+		family: FamilySend, answer: answer, verdict: v, outcome: string(out.state), messageID: out.messageID, took: time.Since(started),
+	})
 	return out
 }
 
@@ -53,12 +45,9 @@ func (o *owner) judge(c *command, a wazzup.Answer, v Verdict) outcome {
 	e := NewError(a, v)
 	switch v.Action {
 	case ActionAccept:
-		if c.kind.IsMessage() {
-			out := final(schema.StateSent)
-			out.messageID = a.MessageID
-			return out
-		}
-		return final(schema.StateDone)
+		out := final(schema.StateSent)
+		out.messageID = a.MessageID
+		return out
 	case ActionReject:
 		out := final(schema.StateRejected)
 		out.err = e
@@ -112,54 +101,6 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict) {
 	}
 	o.free(c, true, v)
 	o.pump()
-}
-
-// callSync makes the requests of one sync command, in order, until one fails. An
-// upsert goes in batches of the vendor's limit, a replace in one request
-// whatever its size, since two would each delete the other's items; a delete is
-// one request an id. All may be repeated, so a crash in the middle does no harm.
-func (o *owner) callSync(ctx context.Context, s *schema.Sync) (a wazzup.Answer, refused []schema.ItemError) {
-	switch s.Verb {
-	case schema.VerbReplace:
-		return o.client.Put(ctx, s.Entity, jsonArray(s.Items)), nil
-	case schema.VerbUpsert:
-		first := true
-		for batch := range slices.Chunk(s.Items, maxBatch) {
-			a = o.further(ctx, first, func() wazzup.Answer { return o.client.Patch(ctx, s.Entity, jsonArray(batch)) })
-			if Classify(FamilySync, a).Action != ActionAccept {
-				break
-			}
-			first = false
-		}
-	case schema.VerbDelete:
-		for i, id := range s.IDs {
-			a = o.further(ctx, i == 0, func() wazzup.Answer { return o.client.Delete(ctx, s.Entity, schema.EntityID(id)) })
-			v := Classify(FamilySync, a)
-			if v.Action == ActionReject && len(s.IDs) > 1 { // the others are still wanted
-				if len(refused) < maxRefused {
-					refused = append(refused, schema.ItemError{ID: id, Error: NewError(a, v)})
-				}
-				continue
-			}
-			if v.Action != ActionAccept {
-				return a, nil
-			}
-		}
-	}
-	return a, refused
-}
-
-// further makes a request of a command whose first one used the attempt's token;
-// each further one waits for a token of its own.
-func (o *owner) further(ctx context.Context, first bool, do func() wazzup.Answer) wazzup.Answer {
-	if first {
-		return do()
-	}
-	if err := o.token(ctx); err != nil {
-		return wazzup.Answer{Phase: schema.PhaseNotSent, Fault: wazzup.FaultCancelled}
-	}
-	defer o.tokenUsed()
-	return do()
 }
 
 // fitting is as many of the refused items as take no more than room bytes, at least
@@ -241,26 +182,40 @@ func (o *owner) tokenUsed() {
 	o.pump()
 }
 
-// startSpan links to the producer's span: a command may be carried out hours
-// later and more than once, so it is no child of it (OpenTelemetry semantic
+// startSpan links to the producers' spans: a command may be carried out hours
+// later and more than once, so the call is no child of it (OpenTelemetry semantic
 // conventions for messaging).
-func (o *owner) startSpan(c *command) (context.Context, trace.Span) {
+func (o *owner) startSpan(commands []*command) (context.Context, trace.Span) {
 	if !o.tracing {
 		return o.callCtx, trace.SpanFromContext(o.callCtx) // none: it does nothing
 	}
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
-	if c.traceparent != "" {
-		producer := trace.SpanContextFromContext(o.extract(c))
-		options = append(options, trace.WithLinks(trace.Link{SpanContext: producer}))
+	for _, c := range commands {
+		if c.traceparent != "" {
+			options = append(options, trace.WithLinks(trace.Link{SpanContext: trace.SpanContextFromContext(o.extract(c))}))
+		}
 	}
-	return o.tracer.Start(o.callCtx, "send "+string(c.kind), options...) //nolint:spancheck // reportCall ends it
+	return o.tracer.Start(o.callCtx, "send "+string(commands[0].kind), options...) //nolint:spancheck // reportCall ends it
 }
 
-// reportCall writes the call's log line, span and metrics.
-func (o *owner) reportCall(ctx context.Context, span trace.Span, c *command, a wazzup.Answer, v Verdict, out outcome, took time.Duration) {
+// callReport is what came of a call.
+type callReport struct {
+	family    Family
+	answer    wazzup.Answer
+	verdict   Verdict
+	outcome   string // what comes of the command, or of the request
+	messageID string
+	items     int // of a sync request
+	took      time.Duration
+}
+
+// reportCall writes the call's log line, span and metrics. Several commands that
+// share a request share these: each has its own claim, and its end.
+func (o *owner) reportCall(ctx context.Context, span trace.Span, commands []*command, r callReport) {
+	c, a := commands[0], &r.answer
 	code := ""
-	if out.err != nil {
-		code = out.err.Code
+	if r.verdict.Action != ActionAccept {
+		code = ErrorCode(*a)
 	}
 	if span.IsRecording() {
 		span.SetAttributes(
@@ -268,27 +223,44 @@ func (o *owner) reportCall(ctx context.Context, span trace.Span, c *command, a w
 			attribute.String("messaging.operation.type", "process"),
 			attribute.String("wazzup.account", o.cfg.Account),
 			attribute.String("wazzup.kind", string(c.kind)),
-			attribute.String("wazzup.command", c.id),
-			attribute.Int("wazzup.attempt", c.attempt),
 			attribute.Int("http.response.status_code", a.Status),
 			attribute.String("wazzup.phase", string(a.Phase)),
 		)
+		if len(commands) == 1 {
+			span.SetAttributes(attribute.String("wazzup.command", c.id), attribute.Int("wazzup.attempt", c.attempt))
+		} else {
+			span.SetAttributes(attribute.Int("messaging.batch.message_count", len(commands)))
+		}
+		if r.items > 0 {
+			span.SetAttributes(attribute.Int("wazzup.items", r.items))
+		}
 		if code != "" {
 			span.SetAttributes(attribute.String("error.type", code))
 			span.SetStatus(codes.Error, code)
 		}
 	}
 	span.End()
-	o.metrics.called(ctx, c.lane.family(), v.Class, a.Phase, took)
-	o.log.Info().
-		Str("command", c.id).Str("kind", string(c.kind)).Str("channel", c.channel).Uint64("seq", c.origin.Seq).
-		Int("attempt", c.attempt).Str("phase", string(a.Phase)).Int("status", a.Status).Str("code", code).
-		Str("outcome", string(out.state)).Str("message_id", out.messageID).
-		Dur("took", took).Dur("queued", started(c, took)).
+	o.metrics.called(ctx, r.family, r.verdict.Class, a.Phase, r.took)
+	about(o.log.Info(), commands, r.items).
+		Str("kind", string(c.kind)).Str("channel", c.channel).Uint64("seq", c.origin.Seq).
+		Str("phase", string(a.Phase)).Int("status", a.Status).Str("code", code).
+		Str("outcome", r.outcome).Str("message_id", r.messageID).
+		Dur("took", r.took).Dur("queued", queued(c, r.took)).
 		Msg("call")
 }
 
-// started is how long the command was stored before its call began.
-func started(c *command, took time.Duration) time.Duration {
+// about says of a log line whose call it is.
+func about(line *zerolog.Event, commands []*command, items int) *zerolog.Event {
+	if items > 0 {
+		line.Int("items", items)
+	}
+	if len(commands) > 1 {
+		return line.Int("commands", len(commands))
+	}
+	return line.Str("command", commands[0].id).Int("attempt", commands[0].attempt)
+}
+
+// queued is how long the command was stored before its call began.
+func queued(c *command, took time.Duration) time.Duration {
 	return max(time.Since(c.stored)-took, 0)
 }

@@ -28,6 +28,8 @@ type command struct {
 	traceparent string
 	tracestate  string
 
+	work *syncWork // of a sync command that is in its lane's order
+
 	// Place.
 	lane  *lane
 	feed  *feed
@@ -105,10 +107,12 @@ type outcome struct {
 	evidence  *schema.Evidence
 	original  *schema.Original
 	items     []schema.ItemError
-	retryAt   time.Time
-	claim     uint64 // of the attempt in doubt that this settles, proven or not; 0: none
-	indexed   bool   // the index knows the message id already
-	answer    answer // of the vendor, to this attempt
+	// supersededBy is the id of a newer command that took the place of all items.
+	supersededBy string
+	retryAt      time.Time
+	claim        uint64 // of the attempt in doubt that this settles, proven or not; 0: none
+	indexed      bool   // the index knows the message id already
+	answer       answer // of the vendor, to this attempt
 }
 
 // answer is what a record tells of the vendor's answer beside its event.
@@ -147,7 +151,8 @@ func (c *command) event(account string, out outcome, now time.Time) *schema.Comm
 		ID: c.id, Account: account, Kind: c.kind, State: out.state, At: now.UTC(),
 		Attempt: c.attempt, ChannelID: c.channelID(), MessageID: out.messageID,
 		Error: out.err, Evidence: out.evidence, Original: out.original, Items: out.items,
-		Seq: c.origin.Seq,
+		SupersededBy: out.supersededBy,
+		Seq:          c.origin.Seq,
 	}
 	if c.body != nil {
 		e.Group, e.Meta = c.body.Group, c.body.Meta

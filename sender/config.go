@@ -38,6 +38,7 @@ const (
 	DefaultSpamLimit     = 3
 	DefaultSpamWindow    = time.Hour
 	DefaultStatusWait    = 10 * time.Minute
+	DefaultSyncGather    = 200 * time.Millisecond
 )
 
 // Config is how one account is served. The zero value of a field means its
@@ -63,6 +64,8 @@ type Config struct {
 	SpamLimit     int           // so many messages rated as spam within SpamWindow stop a channel's bulk class; negative: never
 	SpamWindow    time.Duration
 	StatusWait    time.Duration // how long a status is kept whose message is not known yet
+
+	SyncGather time.Duration // how long a sync command waits for others to share a request; negative: not at all
 
 	Limits queue.Limits
 
@@ -107,6 +110,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StatusWait == 0 {
 		c.StatusWait = DefaultStatusWait
+	}
+	if c.SyncGather == 0 {
+		c.SyncGather = DefaultSyncGather
 	}
 	if c.FloodPause == 0 {
 		c.FloodPause = DefaultFloodPause

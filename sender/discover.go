@@ -285,7 +285,9 @@ func (o *owner) laneOf(key laneKey) *lane {
 		l = &lane{key: key, chats: make(map[string]*chat), parks: make(map[string]*chat), pace: pace{limit: o.cfg.paceOf(key)}, foundIn: o.rounds + 1}
 		l.pace.next = o.paces.from(key, l.pace.limit, time.Now())
 		l.line, l.paceWhy = &o.lines[l.rank()], paceWhy(l.pace.limit)
-		if key.class != classSync {
+		if key.class == classSync {
+			l.sync = &gathering{}
+		} else {
 			l.channel = o.channel(key.channel)
 		}
 		o.shut(l, time.Now())

@@ -24,6 +24,15 @@
 //  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
 //     until an operator drops it, or has it go on in its next generation.
 //
+// A sync command's path has the same stations, and others between. syncorder.go
+// keeps the order of the commands about one entity, where a message has its chat's.
+// gather.go has upserts wait a moment for others and makes a batch of them;
+// coalesce.go leaves out the items that newer ones replace. batch.go claims each
+// command, makes the batch's requests and records each command's end, so that a
+// crash leaves each as though it were alone. bisect.go makes the requests, and cuts a
+// refused one in two until the bad items stand alone; syncwork.go is what a command
+// remembers of its items.
+//
 // Requests are answered beside it: api.go lists them and where each is, apivendor.go
 // gives those that need the vendor their turn.
 //

@@ -83,7 +83,7 @@ func (o *owner) pumpRank(rank int, now time.Time) {
 		l := q.pop()
 		l.leave(now)
 		o.evidenceBefore(l)
-		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 {
+		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 || l.sync != nil && l.flight >= syncFlight {
 			continue
 		}
 		if o.overShare(l) && o.othersWant(l) {
@@ -180,6 +180,13 @@ func (o *owner) start(l *lane, now time.Time) block {
 	c := ch.waiting.pop()
 	ch.busy = true
 	c.waitedAtGates(l, now)
+	if l.sync != nil {
+		o.count(l, 1)
+		b := o.newBatch(c, now)
+		b.ticket = o.newTicket(done)
+		o.carryBatch(b)
+		return block{}
+	}
 	l.pace.started(now, o.random())
 	c.slot = &slot{breaker: done}
 	o.count(l, 1)

@@ -29,7 +29,7 @@ func newGauges(m metric.Meter) (gauges, error) {
 	g.breakers, errs[1] = m.Int64ObservableGauge("wazzup.breakers.open",
 		metric.WithDescription("Breakers that are open or let only probes through, by family of calls and kind: one channel's, or the family's own."))
 	g.flight, errs[2] = m.Int64ObservableGauge("wazzup.calls.inflight",
-		metric.WithDescription("Attempts under way, from claim to the end of the call, by the lane's class."))
+		metric.WithDescription("Calls under way, from their claims to the answer, by the lane's class; several sync commands may share one."))
 	g.closed, errs[3] = m.Int64ObservableGauge("wazzup.accounts.closed",
 		metric.WithDescription("Accounts that this worker owns and the vendor refuses, as for a wrong key."))
 	g.commands, errs[4] = m.Int64ObservableGauge("wazzup.commands.held",

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -50,6 +51,7 @@ type lane struct {
 	parkedAt  gate
 	parkedWhy string
 	channel   *channelGate
+	sync      *gathering // nil: it is no sync lane
 
 	clock   gateClock  // of its own gates
 	line    *gateClock // of its rank's line, where it stands while queued
@@ -66,6 +68,7 @@ type feed struct {
 	held   int           // deliveries in hand
 
 	last    uint64 // sequence of the latest delivery that is where it belongs
+	more    bool   // of a sync lane: its stream held more when that was delivered
 	latest  int64  // its place in time, Unix nanoseconds
 	retired bool   // its consumer is gone: what still comes from it will come again through another
 }
@@ -81,13 +84,13 @@ type chat struct {
 	park    *park // what it has on disk; nil: nothing
 }
 
-// chatKey tells which commands must keep their order. All commands of a sync
-// lane do.
+// chatKey tells which commands must keep their order. A sync command has a chat to
+// itself: its lane keeps the order of what it is about.
 func chatKey(c *command) string {
 	if m := c.body.Message; m != nil {
 		return m.ChatType + "\x00" + m.ChatID
 	}
-	return ""
+	return c.origin.LedgerKey() + "." + strconv.Itoa(c.generation)
 }
 
 // chatOf is the lane's chat with the key, made where it is missing.
@@ -125,6 +128,10 @@ func (o *owner) join(ch *chat, c *command) {
 		o.discount(ch, 1)
 	}
 	switch {
+	case ch.lane.sync != nil:
+		if c.work = newSyncWork(c.body.Sync); ch.lane.sync.order.enter(c) {
+			o.chatReady(ch)
+		}
 	case ch.busy || ch.waiting.peek() != c:
 	case ch.waiting.len() == 1:
 		o.chatReady(ch)
@@ -137,12 +144,24 @@ func (o *owner) join(ch *chat, c *command) {
 func (ch *chat) headWaits(now time.Time) {
 	c := ch.waiting.peek()
 	c.ready = now
-	c.waited(gateOrder, c.ready.Sub(c.since), whyOrder)
+	c.waited(gateOrder, c.ready.Sub(c.since), ch.lane.whyOrder())
 	c.gatesBefore = ch.lane.gateTimes(c.ready)
+}
+
+// whyOrder is why a command of the lane waits for another.
+func (l *lane) whyOrder() string {
+	if l.sync != nil {
+		return whyEntity
+	}
+	return whyOrder
 }
 
 // chatReady offers a chat's head to the gates.
 func (o *owner) chatReady(ch *chat) {
+	if ch.lane.sync != nil {
+		o.syncReady(ch)
+		return
+	}
 	if o.evidenceFirst(ch) {
 		return
 	}
@@ -182,6 +201,9 @@ func (o *owner) release(c *command) {
 	c.chat = nil
 	o.chatMoves(ch)
 	ch.busy = false
+	if ch.lane.sync != nil {
+		o.syncEnded(ch.lane, c)
+	}
 	if ch.waiting.len() > 0 {
 		o.chatReady(ch)
 	}
@@ -215,7 +237,7 @@ func (l *lane) channelID() string {
 // offer makes the lane stand in line for a slot, if it has a command that may go
 // and no gate of its own is closed.
 func (o *owner) offer(l *lane) {
-	if l.queued || l.parked != nil || l.ready.len() == 0 || !o.laneOpen(l) {
+	if l.queued || l.parked != nil || l.ready.len() == 0 || !o.laneOpen(l) || l.sync != nil && l.flight >= syncFlight {
 		return
 	}
 	l.join(time.Now())
@@ -240,12 +262,16 @@ func (o *owner) fill(l *lane) {
 	room := o.laneRoom(l)
 	held := o.laneHeld(l)
 	still := l.held() == l.waiting
+	enough, most := room/2, room
+	if l.sync != nil {
+		enough, most = min(enough, maxBatch), syncAhead
+	}
 	for _, f := range l.feeds {
 		if f.source == nil {
 			continue
 		}
 		wanted := f.source.Wanted()
-		if n := room - held - wanted; n > 0 && (n >= room/2 || still && wanted == 0) {
+		if n := min(room-held, most) - wanted; n > 0 && (n >= enough || still && wanted == 0) {
 			f.source.Want(n)
 		}
 	}
@@ -289,6 +315,9 @@ func (o *owner) laneHeld(l *lane) int {
 // move, so that a lane beside many closed ones has the room that it has alone:
 // without it, it would wait whenever the server reads past their commands.
 func (o *owner) laneRoom(l *lane) int {
+	if l.sync != nil {
+		return l.syncRoom()
+	}
 	if l.pace.limit.N > 0 {
 		return laneHoldPaced
 	}

@@ -574,7 +574,10 @@ func (w *world) run(commands int) {
 	for range commands {
 		w.serial++
 		if w.chance(8) {
-			w.publishSync(w.serial)
+			for range 1 + w.random.IntN(4) { // they follow one another, and share requests
+				w.publishSync(w.serial)
+				w.serial++
+			}
 			continue
 		}
 		c, opts := w.newCommand(w.serial)

@@ -482,6 +482,9 @@ func (o *owner) stopTimers() {
 		if l.parked != nil {
 			l.parked.Stop()
 		}
+		if l.sync != nil && l.sync.timer != nil {
+			l.sync.timer.Stop()
+		}
 	}
 	if o.closed != nil && o.closed.probe != nil {
 		o.closed.probe.Stop()

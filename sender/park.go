@@ -98,8 +98,7 @@ func (ch *chat) held() int {
 }
 
 // mustPark decides whether a command that arrives must lie behind the chat's
-// parked ones, or would be too many. Sync lanes have one chat, which nothing else
-// waits for.
+// parked ones, or would be too many. A sync command has its chat to itself.
 func (o *owner) mustPark(ch *chat, c *command) bool {
 	switch {
 	case c.feed.from == sourceParked || !c.kind.IsMessage():
@@ -134,11 +133,11 @@ func (o *owner) parkLast(ch *chat) {
 // chatWaits notes that the chat's head waits, and parks what is too many behind it.
 // The owner's mutex is held.
 func (o *owner) chatWaits(ch *chat) {
-	if ch == nil || ch.waits {
+	if ch == nil || ch.waits || ch.lane.sync != nil { // a sync lane's other commands do not wait with it
 		return
 	}
 	ch.waits = true
-	if ch.park == nil && ch.lane.key.class != classSync && !o.deferredFull {
+	if ch.park == nil && !o.deferredFull {
 		for _, c := range ch.waiting.cut(chatHoldWaiting - 1) {
 			o.parkCommand(ch, c)
 		}

@@ -36,6 +36,9 @@ func (o *owner) claim(c *command, then func()) {
 		o.mu.Lock()
 		if err != nil {
 			o.free(c, false, Verdict{})
+			if c.work != nil {
+				o.leaveBatch(c)
+			}
 			o.unclaimed(c, err)
 			o.pump()
 			o.leave()
@@ -76,14 +79,18 @@ func (o *owner) tooLate(c *command) *outcome {
 		// The claim took so long to be confirmed that another worker may own the
 		// account, for which this command is in doubt: it must not be called behind
 		// its back. If nobody does, it is free to be claimed again.
-		out := o.retry(c, &schema.Error{
-			Code: CodeLease, Class: schema.ClassRetryable, Phase: schema.PhaseNotSent,
-			Description: "the worker's lease ran out between its claim and the call",
-		}, false)
+		out := o.retry(c, leaseOver(), false)
 		return &out
 	}
 	c.slot.started = true
 	return nil
+}
+
+func leaseOver() *schema.Error {
+	return &schema.Error{
+		Code: CodeLease, Class: schema.ClassRetryable, Phase: schema.PhaseNotSent,
+		Description: "the worker's lease ran out between its claim and the call",
+	}
 }
 
 // expired ends a command whose time is over. That its last call was not made says
@@ -114,6 +121,7 @@ func (o *owner) conclude(c *command, out outcome) {
 	}
 	if o.dropped {
 		o.lateAnswer(c, out)
+		o.recorded(c)
 		o.leave()
 		o.mu.Unlock()
 		return
@@ -147,6 +155,7 @@ func (o *owner) concluded(c *command, out outcome, r *queue.Record, seq uint64, 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.leave() // not before what follows has begun
+	o.recorded(c)
 	switch {
 	case errors.Is(err, queue.ErrConflict):
 		o.resolve(c, &out)

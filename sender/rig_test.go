@@ -17,6 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -38,7 +39,8 @@ type rig struct {
 	pub *queue.Publisher
 	log zerolog.Logger
 	// meter is that of the workers which are yet to start.
-	meter metric.Meter
+	meter  metric.Meter
+	tracer trace.Tracer // the same; nil: they trace nothing
 
 	mu     sync.Mutex
 	events []schema.CommandEvent
@@ -140,7 +142,7 @@ func (r *rig) config() sender.Config {
 	return sender.Config{
 		Account: "main", APIKey: "key", APIURL: r.sim.URL(), Worker: "worker-1",
 		Backoff: sender.Backoff{Min: 10 * time.Millisecond, Max: 50 * time.Millisecond},
-		Timeout: 5 * time.Second, ReconcileWait: 50 * time.Millisecond, Limits: limits(),
+		Timeout: 5 * time.Second, ReconcileWait: 50 * time.Millisecond, Limits: limits(), SyncGather: 5 * time.Millisecond,
 	}
 }
 
@@ -165,9 +167,13 @@ func (r *rig) worker(cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 
 func (r *rig) workerOn(nc *nats.Conn, cfgs ...sender.Config) (w *sender.Worker, stop func()) {
 	r.t.Helper()
+	tracer, tracing := r.tracer, r.tracer != nil
+	if !tracing {
+		tracer = tracenoop.Tracer{}
+	}
 	w, err := sender.New(sender.Options{
 		NATS: nc, Accounts: cfgs, Log: r.log,
-		Meter: r.meter, Tracer: tracenoop.Tracer{},
+		Meter: r.meter, Tracer: tracer, Tracing: tracing,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -167,6 +167,14 @@ func (o *owner) waitingFor(c *command) *Waiting {
 		return at(gateRetry, whyRetry, time.Time{}, 1)
 	}
 	position := slices.Index(ch.waiting.all(), c)
+	if sync := ch.lane.sync; sync != nil && position == 0 && !ch.busy {
+		switch {
+		case !sync.order.free(c):
+			return at(gateOrder, whyEntity, c.since, sync.order.position(c))
+		case slices.Contains(sync.open.all(), c) && sync.first == nil:
+			return at(gateGather, whyGather, c.ready, 1)
+		}
+	}
 	switch {
 	case position < 0:
 		return nil

@@ -29,6 +29,7 @@ const (
 	gateSchedule // its sendAt
 	gateEvidence // its fate was not known
 	gateRetry    // between two attempts
+	gateGather   // of a sync command: others may share its request
 )
 
 func (g gate) String() string {
@@ -59,6 +60,8 @@ func (g gate) String() string {
 		return "evidence"
 	case gateRetry:
 		return "retry"
+	case gateGather:
+		return "gather"
 	case gateNone, gates:
 	}
 	return ""
@@ -67,6 +70,8 @@ func (g gate) String() string {
 // Reasons that are the same for everybody.
 const (
 	whyOrder    = "an earlier command of the chat"
+	whyEntity   = "an earlier command of the entity, or a replace"
+	whyGather   = "others that may share its request"
 	whyBacklog  = "on disk, behind others of its lane"
 	whySchedule = "sendAt"
 	whyEvidence = "whether the call was carried out is not known"

@@ -54,7 +54,7 @@ func TestFields(t *testing.T) {
 	}{
 		{commandsPage, schema.SendCommand{}, nil},
 		{commandsPage, schema.SyncCommand{}, nil},
-		{eventsPage, schema.CommandEvent{}, []string{"supersededBy"}},
+		{eventsPage, schema.CommandEvent{}, nil},
 		{eventsPage, schema.Error{}, nil},
 		{commandsPage, schema.Fault{}, nil},
 		{eventsPage, schema.QuarantineEvent{}, nil},

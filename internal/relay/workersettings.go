@@ -24,6 +24,8 @@ const (
 	// command must be younger to be called.
 	minRetention = 2 * time.Hour
 	maxReplicas  = 5
+	// maxSyncGather keeps a request from waiting for company that never comes.
+	maxSyncGather = time.Minute
 )
 
 // reserved ends the help of settings that nothing uses yet.
@@ -100,6 +102,7 @@ func (w *WorkerSettings) declareSending() {
 	s.Duration(&w.common.ReconcileWait, "WAZZUP_RECONCILE_WAIT", sender.DefaultReconcileWait, "How long a command of unknown fate waits before its onUnknown decides.")
 	s.Duration(&w.common.ChannelsPoll, "WAZZUP_CHANNELS_POLL", sender.DefaultChannelsPoll, "How often the channel list is read.")
 	s.Duration(&w.common.StatusWait, "WAZZUP_STATUS_WAIT", sender.DefaultStatusWait, "How long a delivery status is kept whose message is not known yet, because it overtook the answer of its call.")
+	s.Duration(&w.common.SyncGather, "WAZZUP_SYNC_GATHER", sender.DefaultSyncGather, "How long an upsert of users, contacts or deals waits for others that may share its request. 0 = not at all.")
 	s.Duration(&w.common.FloodPause, "WAZZUP_FLOOD_PAUSE", sender.DefaultFloodPause, "How long a channel's bulk class pauses after status 19 (too many sent).")
 	s.Int(&w.common.SpamLimit, "WAZZUP_SPAM_LIMIT", sender.DefaultSpamLimit, "So many messages rated as spam within WAZZUP_SPAM_WINDOW stop a channel's bulk class until somebody resumes it.")
 	s.Duration(&w.common.SpamWindow, "WAZZUP_SPAM_WINDOW", sender.DefaultSpamWindow, "The time over which messages rated as spam are counted.")
@@ -191,6 +194,7 @@ func (w *WorkerSettings) checkSending(r *rules) {
 	r.positive("WAZZUP_RECONCILE_WAIT", int64(c.ReconcileWait))
 	r.positive("WAZZUP_CHANNELS_POLL", int64(c.ChannelsPoll))
 	r.positive("WAZZUP_STATUS_WAIT", int64(c.StatusWait))
+	r.require(c.SyncGather >= 0 && c.SyncGather <= maxSyncGather, "WAZZUP_SYNC_GATHER", "must be 0 to 1m")
 	r.positive("WAZZUP_FLOOD_PAUSE", int64(c.FloodPause))
 	r.positive("WAZZUP_SPAM_LIMIT", int64(c.SpamLimit))
 	r.positive("WAZZUP_SPAM_WINDOW", int64(c.SpamWindow))
@@ -236,6 +240,9 @@ func (w *WorkerSettings) prepare() {
 	base.APIURL = w.apiURL
 	base.Evidence = sender.Evidence(w.evidence)
 	base.Worker = processName()
+	if base.SyncGather == 0 { // which there means the default
+		base.SyncGather = -1
+	}
 	if w.accountsFile == "" {
 		base.Account, base.APIKey = w.account, string(w.apiKey)
 		w.Accounts = []sender.Config{base}

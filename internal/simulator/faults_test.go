@@ -93,6 +93,8 @@ func TestRuleMatching(t *testing.T) {
 		{"other chat type", simulator.Match{ChatType: "vk"}, "POST", "/v2/send_message", file, false},
 		{"text", simulator.Match{Text: "see"}, "POST", "/v2/send_message", file, true},
 		{"part of the text as text", simulator.Match{Text: "se"}, "POST", "/v2/send_message", file, false},
+		{"part of the body", simulator.Match{BodyContains: `"chatId"`}, "POST", "/v2/send_message", file, true},
+		{"no part of the body", simulator.Match{BodyContains: "nobody"}, "POST", "/v2/send_message", file, false},
 		{"part of the text", simulator.Match{TextContains: "e"}, "POST", "/v2/send_message", file, true},
 		{"no part of the text", simulator.Match{TextContains: "x"}, "POST", "/v2/send_message", file, false},
 		{"part of the content", simulator.Match{ContentContains: "price"}, "POST", "/v2/send_message", file, true},

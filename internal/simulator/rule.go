@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 	"time"
@@ -63,7 +64,8 @@ type Rule struct {
 // field about a message matches only send_message.
 type Match struct {
 	Method          string `json:"method,omitzero"`
-	Path            string `json:"path,omitzero"` // whole, e.g. /v2/send_message, or a prefix followed by *
+	Path            string `json:"path,omitzero"`         // whole, e.g. /v2/send_message, or a prefix followed by *
+	BodyContains    string `json:"bodyContains,omitzero"` // part of the body, as it was sent
 	ChannelID       string `json:"channelId,omitzero"`
 	ChatID          string `json:"chatId,omitzero"`
 	ChatType        string `json:"chatType,omitzero"`
@@ -187,6 +189,9 @@ func (m *Match) matches(c *call) bool {
 			return false
 		}
 	} else if m.Path != "" && m.Path != c.path {
+		return false
+	}
+	if !bytes.Contains(c.body, []byte(m.BodyContains)) {
 		return false
 	}
 	if m.aboutMessage() {
