@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -28,6 +29,8 @@ type fault struct {
 	status int // HTTP-like
 	err    schema.Error
 	state  schema.State // of the command that the request is about; "" = none
+	// unchanged: the webhook's address is surely what it was before.
+	unchanged bool
 }
 
 // faultBody is the body of an answer that refuses.
@@ -198,45 +201,61 @@ func (o *owner) channelsList(ctx context.Context, _ []byte) (any, error) {
 
 // webhooksAnswer is the vendor's answer with the secret masked.
 type webhooksAnswer struct {
-	URL     *string `json:"webhooksUrl"`
-	Changed *bool   `json:"webhooksUrlChanged,omitempty"` // of set only
+	URL     *string      `json:"webhooksUrl"`
+	Changed *bool        `json:"webhooksUrlChanged,omitempty"` // of set only
+	Guard   *guardAnswer `json:"guard,omitempty"`              // where an ingest has registered an address
+	// SilentSince is, of get, since when accepted messages have no status; empty: they have.
+	SilentSince string `json:"silentSince,omitempty"`
 }
 
 func (o *owner) webhooksGet(ctx context.Context, _ []byte) (any, error) {
-	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.GetWebhooks(ctx) })
+	now, _, err := o.getWebhooks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return masked(a, false)
+	g, err := o.loadGuard(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now.Guard = g.stands(o.cfg.timing.guardPer)
+	silence, err := o.silence(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if silence.over(time.Now(), o.cfg.Silence) {
+		now.SilentSince = schema.FormatTime(silence.since)
+	}
+	return now, nil
 }
 
+// webhooksSet registers an address. With guard it is an ingest that asks, see
+// guard.go; without, it is done by hand.
 func (o *owner) webhooksSet(ctx context.Context, body []byte) (any, error) {
 	var q struct {
-		URL *string `json:"url"`
+		URL   *string `json:"url"`
+		Guard string  `json:"guard"`
 	}
 	if err := decodeRequest(body, &q); err != nil {
 		return nil, err
 	}
-	if q.URL == nil && !strings.Contains(string(body), `"url"`) {
+	switch {
+	case q.URL == nil && (q.Guard != "" || !strings.Contains(string(body), `"url"`)):
 		return nil, badRequest("REQUIRED", "url is required: an address, or null to switch webhooks off")
-	}
-	if q.URL != nil && len(*q.URL) > maxURLLength {
+	case q.URL != nil && len(*q.URL) > maxURLLength:
 		return nil, badRequest("TOO_LONG", "url is longer than 200 characters")
+	case q.Guard != "" && q.Guard != guardRegister && q.Guard != guardKeep:
+		return nil, badRequest("BAD_REQUEST", "guard is register or keep, and for ingest only")
 	}
-	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.SetWebhooks(ctx, q.URL) })
-	if err != nil {
-		return nil, err
-	}
-	return masked(a, true)
+	return o.setWebhooks(ctx, q.URL, q.Guard)
 }
 
-func masked(a wazzup.Answer, set bool) (any, error) {
+func masked(a wazzup.Answer, set bool) (webhooksAnswer, error) {
 	if err := vendorFault(a); err != nil {
-		return nil, err
+		return webhooksAnswer{}, err
 	}
 	w, err := wazzup.DecodeWebhooks(a.Body)
 	if err != nil {
-		return nil, &fault{status: 502, err: schema.Error{Code: "BAD_ANSWER", Class: schema.ClassRetryable, Description: "the vendor's answer holds no address"}}
+		return webhooksAnswer{}, &fault{status: 502, err: schema.Error{Code: "BAD_ANSWER", Class: schema.ClassRetryable, Description: "the vendor's answer holds no address"}}
 	}
 	out := webhooksAnswer{}
 	if set {
@@ -254,8 +273,8 @@ func masked(a wazzup.Answer, set bool) (any, error) {
 func maskURL(address string) string {
 	slash := strings.LastIndexByte(address, '/')
 	secret := address[slash+1:]
-	if slash < 0 || secret == "" {
-		return address
+	if slash < 0 || secret == "" || strings.ContainsAny(address, "?#@") {
+		return maskForeign(address) // not of the form that an ingest registers
 	}
 	sum := sha256.Sum256([]byte(secret))
 	return address[:slash+1] + "***" + hex.EncodeToString(sum[:4])

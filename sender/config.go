@@ -38,6 +38,7 @@ const (
 	DefaultSpamLimit     = 3
 	DefaultSpamWindow    = time.Hour
 	DefaultStatusWait    = 10 * time.Minute
+	DefaultSilence       = 15 * time.Minute
 )
 
 // Config is how one account is served. The zero value of a field means its
@@ -63,6 +64,7 @@ type Config struct {
 	SpamLimit     int           // so many messages rated as spam within SpamWindow stop a channel's bulk class; negative: never
 	SpamWindow    time.Duration
 	StatusWait    time.Duration // how long a status is kept whose message is not known yet
+	Silence       time.Duration // so long after an accepted message without any status operators are told; negative: never
 
 	Limits queue.Limits
 
@@ -75,6 +77,7 @@ type Config struct {
 type timing struct {
 	laneIdle time.Duration // after it a lane without work is retired; default 10 min
 	storage  time.Duration // how often the streams' sizes are read; default 5 s
+	guardPer time.Duration // the time over which repairs of the webhook are counted; default 1 h
 }
 
 // ChannelConfig are the paces of one channel, where they differ.
@@ -108,6 +111,9 @@ func (c Config) withDefaults() Config {
 	if c.StatusWait == 0 {
 		c.StatusWait = DefaultStatusWait
 	}
+	if c.Silence == 0 {
+		c.Silence = DefaultSilence
+	}
 	if c.FloodPause == 0 {
 		c.FloodPause = DefaultFloodPause
 	}
@@ -125,6 +131,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.timing.storage == 0 {
 		c.timing.storage = storageEvery
+	}
+	if c.timing.guardPer == 0 {
+		c.timing.guardPer = guardPer
 	}
 	return c
 }

@@ -74,6 +74,7 @@ type owner struct {
 	noncePrefix string
 	nonces      atomic.Uint64
 
+	hookTurn     chan struct{} // held by the request that changes the webhook's address
 	deadTurn     chan struct{} // held by the request that changes dead letters
 	redriveUntil time.Time     // of the spaced redrive that had to end early; of whose turn it is
 
@@ -135,6 +136,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		callers:   newCallers(),
 		polls:     make(chan struct{}, 1),
 		keys:      make(chan struct{}, 1),
+		hookTurn:  make(chan struct{}, 1),
 		deadTurn:  make(chan struct{}, 1),
 		gone:      make(chan error, 1),
 		commands:  make(map[identity]*command),
@@ -269,6 +271,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
+	wg.Go(func() { o.watchSilence(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
 	case <-ctx.Done():
