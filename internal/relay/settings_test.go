@@ -240,7 +240,7 @@ func TestIngestFaults(t *testing.T) {
 			"everything at once",
 			map[string]string{
 				"WEBHOOK_SECRET": canary + "/slash", "WEBHOOK_SECRET_PREVIOUS": canary + "?", "PUBLIC_URL": "ftp://x", "WAZZUP_ACCOUNT": "a b",
-				"INGEST_ADDR": "8080", "ADMIN_ADDR": "x:y", "WEBHOOK_MAX_BODY": "0", "WEBHOOK_POLL": "0s", "NATS_URL": "", "NATS_CREDS": "/nowhere",
+				"INGEST_ADDR": "8080", "ADMIN_ADDR": "x:y", "WEBHOOK_MAX_BODY": "0", "WEBHOOK_POLL": "1ms", "NATS_URL": "", "NATS_CREDS": "/nowhere",
 			},
 			[]string{
 				"INGEST_ADDR", "ADMIN_ADDR", "WEBHOOK_POLL", "WEBHOOK_MAX_BODY", "WAZZUP_ACCOUNT", "WEBHOOK_SECRET", "PUBLIC_URL",
