@@ -32,6 +32,27 @@ func (l *Ledger) FirstEventSince(ctx context.Context, subject string, since time
 	return l.storedEvent(ctx, which)
 }
 
+// PublishNext stores an event as the next of its subject, provided that the last one
+// there has the sequence expect (0: there is none). done gets the new sequence, or
+// ErrConflict, ErrFenced or ErrStopped. A lost PubAck is no error: the event is
+// published again, and recognised by its id when it was stored before.
+func (l *Ledger) PublishNext(e Event, expect uint64, done func(seq uint64, err error)) {
+	msg := e.Msg()
+	setExpectedSubjectSequence(msg.Header, expect)
+	l.w.publish(&write{
+		records: true,
+		msg:     msg,
+		done:    func(seq uint64, _ bool, err error) { done(seq, err) },
+		check: func(ctx context.Context) (stored, error) {
+			last, err := l.LastEvent(ctx, e.Subject)
+			if err != nil {
+				return stored{}, err
+			}
+			return stored{seq: last.Sequence, ours: last.ID == e.ID, unchanged: last.Sequence == expect}, nil
+		},
+	})
+}
+
 func (l *Ledger) storedEvent(ctx context.Context, which msgGet) (StoredEvent, error) {
 	m, err := leaderGet(ctx, l.nc, l.Records(), which)
 	if err != nil {

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -63,8 +64,10 @@ type Config struct {
 	FloodPause    time.Duration // how long a channel's bulk class pauses after the vendor broke it off
 	SpamLimit     int           // so many messages rated as spam within SpamWindow stop a channel's bulk class; negative: never
 	SpamWindow    time.Duration
-	StatusWait    time.Duration // how long a status is kept whose message is not known yet
-	Silence       time.Duration // so long after an accepted message without any status operators are told; negative: never
+	StatusWait    time.Duration     // how long a status is kept whose message is not known yet
+	CounterURL    string            // of the socket of unanswered counters, http or https
+	CounterUsers  []json.RawMessage // whose counters are followed: JSON strings and numbers
+	Silence       time.Duration     // so long after an accepted message without any status operators are told; negative: never
 
 	Limits queue.Limits
 

@@ -96,6 +96,7 @@ type owner struct {
 	lookTimer    map[string]*time.Timer
 	proofs       proofs
 	statuses     statuses
+	counters     counters
 	waiting      int       // commands in hand whose chats wait
 	rounds       uint64    // of discovery, so far
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
@@ -142,6 +143,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		commands:  make(map[identity]*command),
 		feeds:     make(map[*queue.Source]*feed),
 		statuses:  newStatuses(),
+		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
@@ -272,6 +274,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.watchSilence(loops) })
+	wg.Go(func() { o.followCounters(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
 	case <-ctx.Done():
