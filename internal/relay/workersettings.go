@@ -58,7 +58,7 @@ type WorkerSettings struct {
 	counterUsers string
 	evidence     string
 	silence      time.Duration
-	common       sender.Config // what all accounts share
+	common       sender.Config     // what all accounts share
 	users        []json.RawMessage // of counterUsers
 	fromFile     []config.Account
 }
