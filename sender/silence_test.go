@@ -3,6 +3,7 @@ package sender_test
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -106,7 +107,7 @@ func TestNoSilence(t *testing.T) {
 			r.start(cfg)
 			until := time.After(2500 * time.Millisecond)
 			for i := 0; ; i++ {
-				id := fmt.Sprint(i)
+				id := strconv.Itoa(i)
 				r.states(r.send(id, phone, id))
 				if tt.statuses {
 					r.statusOf(id)

@@ -13,7 +13,7 @@ import (
 const maxUserID = 64 // characters; manual: users
 
 // integer matches what JSON writes as a whole number. 007 is a text.
-var integer = regexp.MustCompile(`^(?:0|-?[1-9][0-9]*)$`) //nolint:gochecknoglobals // compiled once
+var integer = regexp.MustCompile(`^(?:0|-?[1-9][0-9]*)$`)
 
 // userIDs gathers ids of users as the JSON that goes to Wazzup. Faults do not quote
 // them: an id may be somebody's login.

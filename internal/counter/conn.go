@@ -78,7 +78,7 @@ func (c *conn) serve(ctx context.Context) error {
 func (c *conn) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	ws, res, err := websocket.Dial(ctx, strings.TrimRight(c.cfg.URL, "/")+path, &websocket.DialOptions{
+	ws, res, err := websocket.Dial(ctx, strings.TrimRight(c.cfg.URL, "/")+path, &websocket.DialOptions{ //nolint:bodyclose // websocket: "You never need to close resp.Body yourself"
 		// A redirect is not followed: the key would go to whoever it names.
 		HTTPClient: &http.Client{Transport: c.cfg.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	})

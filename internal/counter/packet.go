@@ -139,7 +139,8 @@ func parseEvent(data []byte) (packet, error) {
 	data = bytes.TrimLeft(data, "0123456789")
 	var parts []json.RawMessage
 	var name string
-	if json.Unmarshal(data, &parts) != nil || len(parts) == 0 || json.Unmarshal(parts[0], &name) != nil || name != eventNotify {
+	isEvent := json.Unmarshal(data, &parts) == nil && len(parts) > 0 && json.Unmarshal(parts[0], &name) == nil
+	if !isEvent || name != eventNotify {
 		return packet{}, nil
 	}
 	var body struct {
@@ -148,11 +149,10 @@ func parseEvent(data []byte) (packet, error) {
 	if len(parts) < 2 || json.Unmarshal(parts[1], &body) != nil {
 		return packet{}, errCounter
 	}
-	n, err := strconv.ParseInt(string(bytes.Trim(body.Counter, `"`)), 10, 64)
-	if err != nil {
-		return packet{}, errCounter
+	if n, err := strconv.ParseInt(string(bytes.Trim(body.Counter, `"`)), 10, 64); err == nil {
+		return packet{kind: notified, counter: n}, nil
 	}
-	return packet{kind: notified, counter: n}, nil
+	return packet{}, errCounter
 }
 
 // Frames that the client sends.
