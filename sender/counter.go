@@ -164,9 +164,11 @@ type counterPublisher struct {
 	subject string
 	about   string // the key of the user's id
 
-	mu      sync.Mutex
+	// Owned by the owner's mutex.
 	waiting []counterValue
-	news    chan struct{} // holds one token when something waits
+	busy    bool // something waits or is being stored: the owner's end waits for it
+
+	news chan struct{} // holds one token when something waits
 
 	// Of the goroutine that publishes.
 	known bool   // last is
@@ -176,22 +178,28 @@ type counterPublisher struct {
 }
 
 func (p *counterPublisher) add(v counterValue) {
-	p.mu.Lock()
+	p.o.mu.Lock()
+	defer p.o.mu.Unlock()
 	if len(p.waiting) >= counterBacklog {
 		p.waiting = p.waiting[1:]
 	}
 	p.waiting = append(p.waiting, v)
-	p.mu.Unlock()
+	if !p.busy {
+		p.busy = true
+		p.o.enter()
+	}
 	select {
 	case p.news <- struct{}{}:
 	default:
 	}
 }
 
+// take takes the oldest value; what was taken before is stored, or given up.
 func (p *counterPublisher) take() (v counterValue, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.o.mu.Lock()
+	defer p.o.mu.Unlock()
 	if len(p.waiting) == 0 {
+		p.rest()
 		return v, false
 	}
 	v = p.waiting[0]
@@ -199,8 +207,21 @@ func (p *counterPublisher) take() (v counterValue, ok bool) {
 	return v, true
 }
 
+// rest notes that nothing is under way. The owner's mutex is held.
+func (p *counterPublisher) rest() {
+	if p.busy {
+		p.busy = false
+		p.o.leave()
+	}
+}
+
 // run publishes until no more values come and none waits, or ctx ends.
 func (p *counterPublisher) run(ctx context.Context, heard <-chan struct{}) {
+	defer func() {
+		p.o.mu.Lock()
+		defer p.o.mu.Unlock()
+		p.rest()
+	}()
 	over := false
 	for {
 		v, ok := p.take()

@@ -274,7 +274,9 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.watchSilence(loops) })
-	wg.Go(func() { o.followCounters(loops) })
+	// Not waited for here: what it has heard may still have to be stored, and that
+	// must not hold up the end of all claims.
+	o.background.Go(func() { o.followCounters(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
 	case <-ctx.Done():
