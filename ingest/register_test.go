@@ -117,6 +117,7 @@ func TestRegistersOverNATS(t *testing.T) {
 	expect(t, handled, "register kept", "keep kept", "keep kept")
 	w.lose()
 	skip(t, handled, "keep kept", "keep repaired")
+	expect(t, handled, "keep kept") // by now the ingest knows of the repair
 	if w.state() != want {
 		t.Error("it was not repaired")
 	}
