@@ -361,3 +361,35 @@ func TestOwnerDiesAmidRepair(t *testing.T) {
 		})
 	}
 }
+
+// A repair whose answer is lost counts, whatever became of it; where three of them
+// do, operators are told that no more is done about the drift.
+func TestRepairOfUnknownFate(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		fault simulator.Fault
+		then  string
+		want  []string
+	}{
+		{"it was carried out", simulator.FaultDropAfterAccept, "kept", []string{"repairing"}},
+		{"it was not", simulator.FaultDropBeforeRead, "stopped", []string{"repairing", "repair_limit"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHooked(t)
+			h.start(h.config())
+			h.as("register", "registered")
+			h.taken()
+			h.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/webhooks", Method: http.MethodPut}, Fault: tt.fault})
+			for range 3 {
+				if got := h.hook("webhooks.set", fmt.Sprintf(`{"url":%q,"guard":"keep"}`, h.url)); got.Error.Code == "" && got.Guard.State != tt.then {
+					t.Fatalf("got %+v, want no answer", got)
+				}
+			}
+			h.as("keep", tt.then)
+			h.as("keep", tt.then)
+			h.drifted(tt.want...)
+		})
+	}
+}
