@@ -308,15 +308,17 @@ func TestOwnerDiesAmidRepair(t *testing.T) {
 		subject string
 		nth     int32 // such a write
 		stored  bool  // it reached the server, and its PubAck did not come back
+		back    bool  // meanwhile somebody registers our address again
 	}{
-		{"before the repair is counted", state, 2, false},
-		{"the repair is counted", state, 2, true},
-		{"before the event", event, 1, false},
-		{"the event is stored", event, 1, true},
-		{"before it is noted that it is", state, 3, false},
-		{"before the repair is called", state, 3, true},
-		{"before the end of the drift is noted", state, 4, false},
-		{"the end of the drift is noted", state, 4, true},
+		{"before the repair is counted", state, 2, false, false},
+		{"the repair is counted", state, 2, true, false},
+		{"the repair is counted, and the address is back before it is looked again", state, 2, true, true},
+		{"before the event", event, 1, false, false},
+		{"the event is stored", event, 1, true, true},
+		{"before it is noted that it is", state, 3, false, false},
+		{"before the repair is called", state, 3, true, false},
+		{"before the end of the drift is noted", state, 4, false, false},
+		{"the end of the drift is noted", state, 4, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -353,6 +355,11 @@ func TestOwnerDiesAmidRepair(t *testing.T) {
 			nc.Close()
 			stop()
 			h.expireLease()
+			if tt.back {
+				if err := h.sim.SetWebhookURL(h.url); err != nil {
+					t.Fatal(err)
+				}
+			}
 			h.start(h.config())
 			h.hook("webhooks.set", fmt.Sprintf(`{"url":%q,"guard":"keep"}`, h.url))
 			h.as("keep", "kept")

@@ -40,6 +40,7 @@ func TestWebhookSilence(t *testing.T) {
 	r := newRig(t)
 	cfg := r.config()
 	cfg.Silence = 300 * time.Millisecond
+	cfg.Limits.DedupeWindow = 100 * time.Millisecond // beyond it the server would store a repeat
 	stop := r.start(cfg)
 	r.silences(0, 2*cfg.Silence) // nothing was sent: nothing is missing
 	r.states(r.send("a", phone, "a"))
