@@ -110,8 +110,6 @@ func (s *Server) registerAccount(ctx context.Context, a Account) {
 		word, pause := failureReason(err), registerPause(attempt)
 		if err == nil {
 			word, pause = now.state(), jitter(s.cfg.Poll)
-		} else if request == askKeep {
-			pause = min(pause, s.cfg.Poll)
 		}
 		if word != before || err == nil && now.Changed {
 			logRegistration(log, word, err, now, attempt+1)

@@ -324,6 +324,25 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
+// A server that brought a counter is connected to again at once, however often it
+// ends the connection.
+func TestGoodServerThatEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, 5*time.Minute, func(ctx context.Context, p *peer) {
+			modern(ctx, p, func(ctx context.Context) { p.send(ctx, value(p.n), "1") })
+		})
+		if len(f.dials) < 150 || len(f.values) < 150 || f.values[10] != "first 10" {
+			t.Errorf("%d connections and %d values in 5 minutes", len(f.dials), len(f.values))
+		}
+		for i := 1; i < len(f.dials); i++ {
+			if gap := f.dials[i] - f.dials[i-1]; gap > 2*time.Second {
+				t.Errorf("connection %d came %v after the one before", i, gap)
+			}
+		}
+	})
+}
+
 // A redirect is not followed: the key would go to whoever it names.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
