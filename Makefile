@@ -85,7 +85,7 @@ vuln: ## Look for known vulnerabilities (skipped where the database is out of re
 
 ##@ Longer
 .PHONY: test-system
-test-system: ## Run the tests that kill, freeze and restart whole processes
+test-system: ## Run the tests that kill, freeze and restart whole processes (needs Node.js with npm)
 	go test -race -count=1 -timeout 20m -tags system ./internal/systemtest/...
 
 .PHONY: test-model

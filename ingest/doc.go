@@ -6,7 +6,7 @@
 // (the order of the checks), split.go (a body becomes items), event.go,
 // change.go and quarantine.go (an item becomes an event with a stable id),
 // store.go (the events become durable). server.go holds it together;
-// register.go tells the vendor where to post.
+// register.go tells the vendor where to post, and has that looked after.
 //
 // # Identity of events
 //

@@ -49,8 +49,6 @@ func Pending(items []string, last Last) map[int]string {
 	return pending(changes, last)
 }
 
-func MaskURL(url string) string { return maskURL(url) }
-
 func RegisterPause(attempt int) time.Duration { return registerPause(attempt) }
 
 func Outcomes() []string {

@@ -226,14 +226,28 @@ func (s *Server) build(ctx context.Context, items []item, rec *record) error {
 		}
 		rec.events = append(rec.events, parts...)
 		if it.reason == schema.QuarantineV3 {
-			notice, err := o.v3Noticed()
+			notice, err := s.v3Notice(ctx, o)
 			if err != nil {
 				return err
 			}
-			rec.events = append(rec.events, notice)
+			rec.events = append(rec.events, notice...)
 		}
 	}
 	return nil
+}
+
+// v3Notice tells operators that the successor API's webhooks arrive, unless that
+// was done within this hour: the server's own duplicate window may be shorter.
+func (s *Server) v3Notice(ctx context.Context, o origin) ([]queue.Event, error) {
+	notice, err := o.v3Noticed()
+	if err != nil {
+		return nil, err
+	}
+	last, err := s.events.LastOf(ctx, o.account, notice.Subject)
+	if err != nil || last.ID == notice.ID {
+		return nil, err
+	}
+	return []queue.Event{notice}, nil
 }
 
 // commands looks up the commands behind statuses. A status goes out without one

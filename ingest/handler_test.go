@@ -548,6 +548,29 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// Webhooks of the successor API are told of once an hour, also where the server
+// forgets ids sooner.
+func TestV3IsToldOnceAnHour(t *testing.T) {
+	t.Parallel()
+	const window = 100 * time.Millisecond
+	f := newFixture(t, fixtureConfig{limits: queue.Limits{DedupeWindow: window}})
+	hour := time.Now().UTC().Hour()
+	for i := range 3 {
+		f.mustPost(fmt.Sprintf(`{"statuses":[{"messageId":"m-%d","status":"delivered"}]}`, i))
+		<-time.After(3 * window) // in which the server forgets
+	}
+	if kept := f.events("wazzup.main.evt.quarantine.v3"); len(kept) != 3 {
+		t.Errorf("%d bodies are kept, want 3", len(kept))
+	}
+	told, most := len(f.events("wazzup.main.evt.ops.webhook.v3")), 1
+	if time.Now().UTC().Hour() != hour {
+		most = 2 // the next hour has begun
+	}
+	if told < 1 || told > most {
+		t.Errorf("it is told %d times", told)
+	}
+}
+
 // reassembled puts the parts of one quarantined body together, as a consumer
 // would, and checks the hash.
 func reassembled(t *testing.T, events []*jetstream.RawStreamMsg) []byte {

@@ -2,24 +2,22 @@ package ingest
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// Only workers hold the vendor's key, so the URL is registered by asking the
-// worker that owns the account.
+// Only workers hold the vendor's key, so the URL is registered, and looked after,
+// by asking the worker that owns the account.
 
 // Requester asks over NATS; [nats.Conn] is one.
 type Requester interface {
@@ -37,8 +35,7 @@ const (
 	registerRetryMax = time.Minute
 )
 
-// register keeps one registration under way for each account with a public URL,
-// and begins anew for those that change. It returns when ctx has ended and all
+// register looks after the URL of each account with a public one, and begins anew for those that change. It returns when ctx has ended and all
 // of them have stopped.
 func (s *Server) register(ctx context.Context) {
 	type running struct {
@@ -80,25 +77,51 @@ func (s *Server) register(ctx context.Context) {
 	}
 }
 
-// registerAccount tries until the URL is registered: a worker may not run yet,
-// and the vendor's test request may fail for minutes after a DNS change.
+// What is asked for with an address: the worker decides by it, see registerAccount.
+const (
+	askRegister = "register"
+	askKeep     = "keep"
+)
+
+// What became of a request, as the worker says.
+const (
+	stateRegistered = "registered" // now or before
+	stateRepaired   = "repaired"
+	stateStopped    = "stopped"
+	stateSuspended  = "suspended"
+	stateSuperseded = "superseded"
+)
+
+// registerAccount registers the URL, and then has it looked after every
+// Config.Poll. It tries until that is done: a worker may not run yet, and the
+// vendor's test request may fail for minutes after a DNS change.
+//
+// The worker that owns the account compares, counts, repairs and tells operators,
+// since several ingests may ask for the same account. The first request of an
+// ingest, or for another URL than before, ends a suspension by hand.
 func (s *Server) registerAccount(ctx context.Context, a Account) {
 	log := s.log.With().Str("account", a.Name).Logger()
-	before := ""
+	request, before := askRegister, ""
 	for attempt := 0; ; attempt++ {
-		changed, err := s.registerOnce(ctx, a)
-		if err == nil {
-			log.Info().Bool("changed", changed).Int("attempts", attempt+1).Msg("webhook_url_registered")
-			return
-		}
+		now, err := s.registerOnce(ctx, a, request)
 		if ctx.Err() != nil {
 			return
 		}
-		if reason := failureReason(err); reason != before {
-			before = reason
-			log.Warn().Str("reason", reason).Int("attempts", attempt+1).Msg("webhook_url_not_registered_yet")
+		word, pause := failureReason(err), registerPause(attempt)
+		if err == nil {
+			word, pause = now.state(), jitter(s.cfg.Poll)
 		}
-		timer := time.NewTimer(registerPause(attempt))
+		if word != before || err == nil && now.Changed {
+			logRegistration(log, word, err, now, attempt+1)
+		}
+		before = word
+		if err == nil {
+			if s.cfg.Poll <= 0 {
+				return
+			}
+			request, attempt = askKeep, -1
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -106,6 +129,29 @@ func (s *Server) registerAccount(ctx context.Context, a Account) {
 			return
 		}
 	}
+}
+
+// logRegistration tells of every change in what became of the requests.
+func logRegistration(log zerolog.Logger, word string, err error, now webhooksAnswer, attempts int) {
+	switch {
+	case err != nil:
+		log.Warn().Str("reason", word).Int("attempts", attempts).Msg("webhook_url_not_registered_yet")
+	case word == stateRegistered:
+		log.Info().Bool("changed", now.Changed).Int("attempts", attempts).Msg("webhook_url_registered")
+	case word == stateRepaired:
+		log.Warn().Msg("webhook_url_repaired")
+	default:
+		log.Warn().Str("state", word).Str("opens_on", now.Guard.OpensOn).Msg("webhook_url_not_guarded")
+	}
+}
+
+// jitter is a time up to a tenth shorter or longer, so that many accounts and
+// ingests do not ask in step.
+func jitter(d time.Duration) time.Duration {
+	if d < 10 {
+		return d
+	}
+	return d - d/10 + rand.N(d/5)
 }
 
 // registerPause grows with the attempt and is jittered, so that many accounts do
@@ -116,36 +162,31 @@ func registerPause(attempt int) time.Duration {
 	return ceiling/2 + rand.N(ceiling/2)
 }
 
-// webhooksAnswer is what webhooks.get and webhooks.set answer; the secret in the
-// URL is masked.
+// webhooksAnswer is what webhooks.set answers; the secret in the URL is masked.
 type webhooksAnswer struct {
-	URL     *string `json:"webhooksUrl"`
-	Changed bool    `json:"webhooksUrlChanged"`
+	Changed bool `json:"webhooksUrlChanged"`
+	Guard   struct {
+		State   string `json:"state"`
+		OpensOn string `json:"opensOn"`
+	} `json:"guard"`
 }
 
-// registerOnce looks what is registered, and sets the URL if it is another.
-func (s *Server) registerOnce(ctx context.Context, a Account) (changed bool, err error) {
-	now, err := s.ask(ctx, a.Name, "webhooks.get", []byte("{}"))
-	if err != nil {
-		return false, err
+// state is one of a closed set, whatever a worker of another version may say.
+func (a *webhooksAnswer) state() string {
+	switch a.Guard.State {
+	case stateRepaired, stateStopped, stateSuspended, stateSuperseded:
+		return a.Guard.State
 	}
-	if now.URL != nil && *now.URL == maskURL(a.URL()) {
-		return false, nil
-	}
-	request, err := json.Marshal(map[string]string{"url": a.URL()})
-	if err != nil {
-		return false, err
-	}
-	then, err := s.ask(ctx, a.Name, "webhooks.set", request)
-	return then.Changed, err
+	return stateRegistered
 }
 
-// maskURL hides the secret of a webhook URL, its last path segment, yet lets two
-// URLs be compared: "***" and the first 8 hex digits of the secret's SHA-256.
-func maskURL(url string) string {
-	cut := strings.LastIndexByte(url, '/') + 1
-	sum := sha256.Sum256([]byte(url[cut:]))
-	return url[:cut] + "***" + hex.EncodeToString(sum[:4])
+// registerOnce asks once that the URL be registered.
+func (s *Server) registerOnce(ctx context.Context, a Account, request string) (webhooksAnswer, error) {
+	body, err := json.Marshal(map[string]string{"url": a.URL(), "guard": request})
+	if err != nil {
+		return webhooksAnswer{}, err
+	}
+	return s.ask(ctx, a.Name, "webhooks.set", body)
 }
 
 // refusal is a worker's or the vendor's answer that it cannot be done now.
@@ -179,6 +220,9 @@ func (s *Server) ask(ctx context.Context, account, name string, request []byte) 
 
 // failureReason names a failed registration for the log.
 func failureReason(err error) string {
+	if err == nil {
+		return ""
+	}
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.Error()
 	}

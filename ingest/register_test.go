@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,68 +25,61 @@ import (
 
 const publicURL = "https://hooks.example.com/in"
 
-// vendor is what a worker would reach: it keeps one URL and calls it when it is set.
-type vendor struct {
-	mu  sync.Mutex
-	url string
-	set []string
+// worker stands for the worker that owns the account: it keeps one URL, and answers
+// as that does.
+type worker struct {
+	mu    sync.Mutex
+	url   string
+	asked []string // what was asked for
 }
 
-func (v *vendor) state() (string, []string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.url, v.set
+func (w *worker) state() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.url
 }
 
-// ownAccount answers webhooks.get and webhooks.set for an account over NATS, as
-// the worker that owns it does.
-func ownAccount(t *testing.T, nc *nats.Conn, v *vendor, handled chan<- string) {
+func (w *worker) lose() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.url = "https://other.example.com/hook"
+}
+
+// ownAccount answers webhooks.set for an account over NATS. The first request is
+// refused.
+func ownAccount(t *testing.T, nc *nats.Conn, w *worker, handled chan<- string) {
 	t.Helper()
 	service, err := micro.AddService(nc, micro.Config{Name: "wazzup", Version: "1.0.0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = service.Stop() })
-	answer := func(r micro.Request, changed bool) {
-		var masked *string
-		if v.url != "" {
-			m := ingest.MaskURL(v.url)
-			masked = &m
+	set := micro.HandlerFunc(func(r micro.Request) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		var q struct{ URL, Guard string }
+		if err := json.Unmarshal(r.Data(), &q); err != nil {
+			t.Error(err)
 		}
-		_ = r.RespondJSON(map[string]any{"webhooksUrl": masked, "webhooksUrlChanged": changed})
-	}
-	endpoints := map[string]micro.HandlerFunc{
-		"wazzup.main.api.webhooks.get": func(r micro.Request) {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			answer(r, false)
-			handled <- "get"
-		},
-		"wazzup.main.api.webhooks.set": func(r micro.Request) {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			var q struct {
-				URL string `json:"url"`
-			}
-			if err := json.Unmarshal(r.Data(), &q); err != nil {
-				t.Error(err)
-			}
-			v.set = append(v.set, q.URL)
-			if len(v.set) == 1 {
-				_ = r.Error("502", "refused", []byte(`{"error":{"code":"TEST_REQUEST_FAILED"}}`))
-				handled <- "refused"
-				return
-			}
-			changed := v.url != q.URL
-			v.url = q.URL
-			answer(r, changed)
-			handled <- "set"
-		},
-	}
-	for subject, h := range endpoints {
-		if err := service.AddEndpoint(strings.ReplaceAll(subject, ".", "-"), h, micro.WithEndpointSubject(subject)); err != nil {
-			t.Fatal(err)
+		w.asked = append(w.asked, q.Guard)
+		if len(w.asked) == 1 {
+			_ = r.Error("502", "refused", []byte(`{"error":{"code":"TEST_REQUEST_FAILED"}}`))
+			handled <- "refused"
+			return
 		}
+		state := "kept"
+		switch {
+		case w.url != q.URL && q.Guard == "keep":
+			state = "repaired"
+		case w.url != q.URL:
+			state = "registered"
+		}
+		w.url = q.URL
+		_ = r.RespondJSON(map[string]any{"webhooksUrl": "…", "webhooksUrlChanged": state != "kept", "guard": map[string]string{"state": state}})
+		handled <- q.Guard + " " + state
+	})
+	if err := service.AddEndpoint("set", set, micro.WithEndpointSubject("wazzup.main.api.webhooks.set")); err != nil {
+		t.Fatal(err)
 	}
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
@@ -95,9 +90,9 @@ func TestRegistersOverNATS(t *testing.T) {
 	t.Parallel()
 	node := queuetest.Server(t)
 	nc := queuetest.Conn(t, node)
-	v := &vendor{url: "https://other.example.com/hook"}
+	w := &worker{url: "https://other.example.com/hook"}
 	handled := make(chan string, 16)
-	ownAccount(t, nc, v, handled)
+	ownAccount(t, nc, w, handled)
 
 	logs := &logBuffer{}
 	accounts := []ingest.Account{{Name: account, Secrets: []string{secret, former}, PublicURL: publicURL}}
@@ -106,38 +101,67 @@ func TestRegistersOverNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := runServer(t, server)
-	expect(t, handled, "get", "refused", "get", "set")
+	expect(t, handled, "refused", "register registered")
 	want := publicURL + "/webhooks/main/" + secret
-	if url, _ := v.state(); url != want {
-		t.Errorf("registered: got %q, want the URL with the current secret", url)
+	if w.state() != want {
+		t.Error("registered is not the URL with the current secret")
 	}
 	stop()
 
-	// A restart finds it registered and leaves it alone.
-	server, err = ingest.New(ingest.Config{Accounts: accounts}, nil, nc, zerolog.New(logs), nil)
+	// A restart finds it registered; from then on it is looked after.
+	server, err = ingest.New(ingest.Config{Accounts: accounts, Poll: 20 * time.Millisecond}, nil, nc, zerolog.New(logs), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop = runServer(t, server)
-	expect(t, handled, "get")
+	expect(t, handled, "register kept", "keep kept", "keep kept")
+	w.lose()
+	skip(t, handled, "keep kept", "keep repaired")
+	expect(t, handled, "keep kept") // by now the ingest knows of the repair
+	if w.state() != want {
+		t.Error("it was not repaired")
+	}
 
 	// A reload with another secret registers the other URL.
 	accounts = []ingest.Account{{Name: account, Secrets: []string{"third", secret}, PublicURL: publicURL}}
 	if err := server.SetAccounts(accounts); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, handled, "get", "set")
+	skip(t, handled, "keep kept", "register registered")
+	skip(t, handled, "", "keep kept")
 	stop()
-	if url, sets := v.state(); url != publicURL+"/webhooks/main/third" || len(sets) != 3 {
-		t.Errorf("after the reload: %d requests", len(sets))
+	if w.state() != publicURL+"/webhooks/main/third" {
+		t.Error("the reload did not register the other URL")
 	}
 	for _, hidden := range []string{secret, former, "third", publicURL} {
 		if strings.Contains(logs.String(), hidden) {
 			t.Errorf("the log holds %q:\n%s", hidden, logs)
 		}
 	}
-	if !strings.Contains(logs.String(), `"reason":"refused with 502 TEST_REQUEST_FAILED"`) {
-		t.Errorf("the log does not say why it waits:\n%s", logs)
+	for _, said := range []string{`"reason":"refused with 502 TEST_REQUEST_FAILED"`, "webhook_url_repaired"} {
+		if strings.Count(logs.String(), said) != 1 {
+			t.Errorf("the log does not say once %s:\n%s", said, logs)
+		}
+	}
+}
+
+// skip takes what comes while it is the first, until the second.
+func skip(t *testing.T, ch <-chan string, while, until string) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case got := <-ch:
+			switch got {
+			case until:
+				return
+			case while:
+			default:
+				t.Fatalf("got %q, want %q", got, until)
+			}
+		case <-timeout:
+			t.Fatalf("no %q came", until)
+		}
 	}
 }
 
@@ -189,7 +213,7 @@ func TestRegistrationWaitsForWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var times []time.Time
 		logs := &logBuffer{}
-		api := askFunc(func(_ context.Context, subject string, _ []byte) (*nats.Msg, error) {
+		api := askFunc(func(context.Context, string, []byte) (*nats.Msg, error) {
 			times = append(times, time.Now())
 			switch {
 			case len(times) <= 40:
@@ -198,10 +222,8 @@ func TestRegistrationWaitsForWorkers(t *testing.T) {
 				return nil, context.DeadlineExceeded
 			case len(times) <= 44:
 				return &nats.Msg{Data: []byte("?")}, nil
-			case strings.HasSuffix(subject, ".get"):
-				return &nats.Msg{Data: []byte(`{"webhooksUrl":null}`)}, nil
 			}
-			return &nats.Msg{Data: []byte(`{"webhooksUrl":"…","webhooksUrlChanged":true}`)}, nil
+			return answered("registered"), nil
 		})
 		server, err := ingest.New(ingest.Config{Accounts: []ingest.Account{{Name: account, Secrets: []string{secret}, PublicURL: publicURL}}},
 			nil, api, zerolog.New(logs), nil)
@@ -218,8 +240,8 @@ func TestRegistrationWaitsForWorkers(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if got := len(times); got != 46 {
-			t.Errorf("got %d requests, want 46", got)
+		if got := len(times); got != 45 {
+			t.Errorf("got %d requests, want 45", got)
 		}
 		for i := 1; i < 45; i++ {
 			if pause := times[i].Sub(times[i-1]); pause < 500*time.Millisecond || pause > time.Minute {
@@ -266,14 +288,89 @@ func TestStopDuringRegistration(t *testing.T) {
 	stop()
 }
 
-func TestMaskURL(t *testing.T) {
+// answered is a worker's answer.
+func answered(state string) *nats.Msg {
+	return &nats.Msg{Data: fmt.Appendf(nil, `{"webhooksUrl":"…","webhooksUrlChanged":%t,"guard":{"state":%q,"opensOn":"later"}}`,
+		state == "registered" || state == "repaired", state)}
+}
+
+// A registered URL is looked after once every Poll, give or take a tenth, whatever
+// the answer; one that fails is asked for again sooner. Each change in what became of
+// it is logged, and nothing else. Without Poll nothing follows the registration.
+func TestGuardPolls(t *testing.T) {
 	t.Parallel()
-	got := ingest.MaskURL("https://a.example/webhooks/main/abc")
-	if want := "https://a.example/webhooks/main/***ba7816bf"; got != want { // SHA-256 of abc: ba7816bf…
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if ingest.MaskURL("https://a.example/webhooks/main/abd") == got {
-		t.Error("another secret looks the same")
+	for _, poll := range []time.Duration{5 * time.Minute, 0} {
+		t.Run(poll.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				script := []string{
+					"registered", "kept", "kept", "repaired", "kept", "stopped", "stopped", "", "", "stopped", "kept", "suspended", "suspended", "superseded", "kept",
+				}
+				var times []time.Time
+				var requests []string
+				api := askFunc(func(_ context.Context, _ string, data []byte) (*nats.Msg, error) {
+					var q struct{ Guard string }
+					if err := json.Unmarshal(data, &q); err != nil {
+						t.Error(err)
+					}
+					state := "kept"
+					if len(times) < len(script) {
+						state = script[len(times)]
+					}
+					times, requests = append(times, time.Now()), append(requests, q.Guard)
+					if state == "" {
+						return nil, nats.ErrNoResponders
+					}
+					return answered(state), nil
+				})
+				logs := &logBuffer{}
+				server, err := ingest.New(ingest.Config{Poll: poll, Accounts: []ingest.Account{{Name: account, Secrets: []string{secret}, PublicURL: publicURL}}},
+					nil, api, zerolog.New(logs), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+				defer cancel()
+				if err := server.Run(ctx, idleListener{ctx.Done()}); err != nil {
+					t.Error(err)
+				}
+				if poll == 0 {
+					if len(times) != 1 {
+						t.Errorf("%d requests, want one", len(times))
+					}
+					return
+				}
+				if got := len(times); got < 22 || got > 30 {
+					t.Errorf("%d requests in two hours", got)
+				}
+				for i := 1; i < len(times); i++ {
+					gap, failed := times[i].Sub(times[i-1]), i <= len(script) && script[i-1] == ""
+					if !failed && (gap < poll*9/10 || gap > poll*11/10) || failed && gap > 2*time.Second {
+						t.Errorf("request %d came %v after the one before", i, gap)
+					}
+				}
+				if requests[0] != "register" || strings.Count(strings.Join(requests, " "), "keep") != len(requests)-1 {
+					t.Errorf("asked for %q", requests)
+				}
+				var lines []string
+				for line := range strings.Lines(logs.String()) {
+					var l struct{ Message, State, Reason string }
+					if err := json.Unmarshal([]byte(line), &l); err != nil {
+						t.Fatal(err)
+					}
+					lines = append(lines, strings.TrimSpace(l.Message+" "+l.State+l.Reason))
+				}
+				want := []string{
+					"webhook_url_registered", "webhook_url_repaired", "webhook_url_registered",
+					"webhook_url_not_guarded stopped", "webhook_url_not_registered_yet no worker serves this account yet",
+					"webhook_url_not_guarded stopped", "webhook_url_registered", "webhook_url_not_guarded suspended",
+					"webhook_url_not_guarded superseded", "webhook_url_registered",
+				}
+				if !slices.Equal(lines, want) {
+					t.Errorf("log: got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+				}
+			})
+		})
 	}
 }
 

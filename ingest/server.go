@@ -19,9 +19,12 @@ import (
 )
 
 // Config is what a Server needs to know. The zero value of a field other than
-// Accounts means its default.
+// Accounts and Poll means its default.
 type Config struct {
 	Accounts []Account
+	// Poll is how often registered URLs are looked after; 0: they are registered
+	// once.
+	Poll time.Duration
 	// MaxBody is the longest body that is taken, in bytes; default 8 MiB.
 	MaxBody int64
 	// MaxInFlight bounds the bodies in memory at one time, in bytes; default

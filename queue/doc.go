@@ -18,5 +18,5 @@
 // them owns the account, intake.go hands the owner the commands of each lane,
 // ledger.go claims them and records how they ended, event.go tells the world,
 // deadletter.go keeps what failed, park.go what waits behind its chat, gate.go what
-// an owner knows of channels.
+// an owner knows of channels. stored.go reads events back.
 package queue

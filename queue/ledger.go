@@ -591,11 +591,13 @@ func leaderLast(ctx context.Context, nc *nats.Conn, stream, subject string) (*st
 }
 
 // msgGet asks for one message: the last of a subject, the one with a sequence, or
-// the first of a subject with this sequence or a later one.
+// the first of a subject with this sequence or a later one, or stored at this time
+// or later.
 type msgGet struct {
-	LastFor string `json:"last_by_subj,omitempty"`
-	NextFor string `json:"next_by_subj,omitempty"`
-	Seq     uint64 `json:"seq,omitempty"`
+	LastFor string     `json:"last_by_subj,omitempty"`
+	NextFor string     `json:"next_by_subj,omitempty"`
+	Seq     uint64     `json:"seq,omitempty"`
+	Start   *time.Time `json:"start_time,omitempty"`
 }
 
 // leaderGet reads a message with the stream API, which only the leader answers. A

@@ -118,8 +118,8 @@ type StatusEvent struct {
 
 // CounterEvent is the body of `evt.counter.…`.
 type CounterEvent struct {
-	UserID  string `json:"userId"`
-	Counter int64  `json:"counter"`
+	UserID  json.RawMessage `json:"userId"` // string or number, as it is configured
+	Counter int64           `json:"counter"`
 }
 
 // QuarantineReason says why a webhook body or item was not understood.

@@ -19,6 +19,8 @@ type fault struct {
 	status int // HTTP-like
 	err    schema.Error
 	state  schema.State // of the command that the request is about; "" = none
+	// unchanged: the webhook's address is surely what it was before.
+	unchanged bool
 }
 
 // faultBody is the body of an answer that refuses.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -19,41 +20,60 @@ const maxURLLength = 200 // of a webhook's address: more is refused by the vendo
 
 // webhooksAnswer is the vendor's answer with the secret masked.
 type webhooksAnswer struct {
-	URL     *string `json:"webhooksUrl"`
-	Changed *bool   `json:"webhooksUrlChanged,omitempty"` // of set only
+	URL     *string      `json:"webhooksUrl"`
+	Changed *bool        `json:"webhooksUrlChanged,omitempty"` // of set only
+	Guard   *guardAnswer `json:"guard,omitempty"`              // where an ingest has registered an address
+	// SilentSince is, of get, since when accepted messages have no status; empty: they have.
+	SilentSince string `json:"silentSince,omitempty"`
 }
 
 func (o *owner) webhooksGet(ctx context.Context, body []byte) (any, error) {
 	if err := decodeRequest(body, &struct{}{}); err != nil {
 		return nil, err
 	}
-	a, err := o.askVendor(ctx, o.client.GetWebhooks)
+	now, _, err := o.getWebhooks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return masked(a, false)
+	g, err := o.loadGuard(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now.Guard = g.stands(o.cfg.timing.guardPer)
+	silence, err := o.silence(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if silence.over(time.Now(), o.cfg.Silence) {
+		now.SilentSince = schema.FormatTime(silence.since)
+	}
+	return now, nil
 }
 
+// webhooksSet registers an address. With guard it is an ingest that asks, see
+// guard.go; without, it is done by hand.
 func (o *owner) webhooksSet(ctx context.Context, body []byte) (any, error) {
 	var q webhooksQuery
 	if err := decodeRequest(body, &q); err != nil {
 		return nil, err
 	}
 	address, err := q.address()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case q.Guard != "" && q.Guard != guardRegister && q.Guard != guardKeep:
+		return nil, badField("guard", schema.FaultNotAllowed, "must be register or keep, and is for ingest only")
+	case q.Guard != "" && address == nil:
+		return nil, badField("url", schema.FaultRequired, "is required with guard: an address")
 	}
-	a, err := o.askVendor(ctx, func(ctx context.Context) wazzup.Answer { return o.client.SetWebhooks(ctx, address) })
-	if err != nil {
-		return nil, err
-	}
-	return masked(a, true)
+	return o.setWebhooks(ctx, address, q.Guard)
 }
 
 // webhooksQuery is the request to register an address. Absent and null differ: null
 // switches webhooks off.
 type webhooksQuery struct {
-	URL jsontext.Value `json:"url"`
+	URL   jsontext.Value `json:"url"`
+	Guard string         `json:"guard"`
 }
 
 // address is what to register; nil = none.
@@ -78,10 +98,10 @@ func (q *webhooksQuery) address() (*string, error) {
 	return &address, nil
 }
 
-func masked(a wazzup.Answer, set bool) (any, error) {
+func masked(a wazzup.Answer, set bool) (webhooksAnswer, error) {
 	w, err := wazzup.DecodeWebhooks(a.Body)
 	if err != nil {
-		return nil, badAnswer("Wazzup's answer says nothing of an address")
+		return webhooksAnswer{}, badAnswer("Wazzup's answer says nothing of an address")
 	}
 	out := webhooksAnswer{}
 	if set {
@@ -99,8 +119,8 @@ func masked(a wazzup.Answer, set bool) (any, error) {
 func maskURL(address string) string {
 	slash := strings.LastIndexByte(address, '/')
 	secret := address[slash+1:]
-	if slash < 0 || secret == "" {
-		return address
+	if slash < 0 || secret == "" || strings.ContainsAny(address, "?#@") {
+		return maskForeign(address) // not of the form that an ingest registers
 	}
 	sum := sha256.Sum256([]byte(secret))
 	return address[:slash+1] + "***" + hex.EncodeToString(sum[:4])

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -39,6 +40,7 @@ const (
 	DefaultSpamWindow    = time.Hour
 	DefaultStatusWait    = 10 * time.Minute
 	DefaultSyncGather    = 200 * time.Millisecond
+	DefaultSilence       = 15 * time.Minute
 )
 
 // Config is how one account is served. The zero value of a field means its
@@ -63,7 +65,10 @@ type Config struct {
 	FloodPause    time.Duration // how long a channel's bulk class pauses after the vendor broke it off
 	SpamLimit     int           // so many messages rated as spam within SpamWindow stop a channel's bulk class; negative: never
 	SpamWindow    time.Duration
-	StatusWait    time.Duration // how long a status is kept whose message is not known yet
+	StatusWait    time.Duration     // how long a status is kept whose message is not known yet
+	CounterURL    string            // of the socket of unanswered counters, http or https
+	CounterUsers  []json.RawMessage // whose counters are followed: JSON strings and numbers
+	Silence       time.Duration     // so long after an accepted message without any status operators are told; negative: never
 
 	SyncGather time.Duration // how long a sync command waits for others to share a request; negative: not at all
 
@@ -78,6 +83,7 @@ type Config struct {
 type timing struct {
 	laneIdle time.Duration // after it a lane without work is retired; default 10 min
 	storage  time.Duration // how often the streams' sizes are read; default 5 s
+	guardPer time.Duration // the time over which repairs of the webhook are counted; default 1 h
 }
 
 // ChannelConfig are the paces of one channel, where they differ.
@@ -114,6 +120,9 @@ func (c Config) withDefaults() Config {
 	if c.SyncGather == 0 {
 		c.SyncGather = DefaultSyncGather
 	}
+	if c.Silence == 0 {
+		c.Silence = DefaultSilence
+	}
 	if c.FloodPause == 0 {
 		c.FloodPause = DefaultFloodPause
 	}
@@ -131,6 +140,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.timing.storage == 0 {
 		c.timing.storage = storageEvery
+	}
+	if c.timing.guardPer == 0 {
+		c.timing.guardPer = guardPer
 	}
 	return c
 }

@@ -41,7 +41,9 @@
 // of them, timeline.go tells a command's story, statuses.go leads deliveries to
 // their commands, reload.go takes in other accounts, rates and keys while
 // the worker runs, retire.go forgets lanes that have nothing to do, storage.go tells
-// of streams that fill up, and gauges.go of what the owners hold.
+// of streams that fill up, and gauges.go of what the owners hold. guard.go sees to
+// it that the webhook's address stays ingest's, silence.go tells when no status
+// comes, and counter.go follows the unanswered counters of users.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in
 // the ledger. PubAcks drive it by callback: no goroutine waits for one.

@@ -39,6 +39,12 @@ func Hasty(cfg Config, laneIdle time.Duration) Config {
 	return cfg
 }
 
+// GuardPer is a configuration whose webhook repairs are counted over this time.
+func GuardPer(cfg Config, per time.Duration) Config {
+	cfg.timing.guardPer = per
+	return cfg
+}
+
 // ReceiveRetired takes in what arrives from a feed that is retired just then, and
 // returns how much of it was kept.
 func ReceiveRetired(d *queue.Delivery) int {

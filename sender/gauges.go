@@ -19,11 +19,12 @@ type gauges struct {
 	closed   metric.Int64ObservableGauge
 	commands metric.Int64ObservableGauge
 	fill     metric.Float64ObservableGauge
+	users    metric.Int64ObservableGauge
 }
 
 func newGauges(m metric.Meter) (gauges, error) {
 	g := gauges{meter: m}
-	var errs [6]error
+	var errs [7]error
 	g.lanes, errs[0] = m.Int64ObservableGauge("wazzup.lanes",
 		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, or paused by an operator or the brake."))
 	g.breakers, errs[1] = m.Int64ObservableGauge("wazzup.breakers.open",
@@ -36,6 +37,8 @@ func newGauges(m metric.Meter) (gauges, error) {
 		metric.WithDescription("Commands of the accounts that this worker owns: in its hand, or parked on disk because their chat waits."))
 	g.fill, errs[5] = m.Float64ObservableGauge("wazzup.stream.fill", metric.WithUnit("1"),
 		metric.WithDescription("How full the account's streams are, 1 being the byte limit, by account and stream; 0 where another worker owns it."))
+	g.users, errs[6] = m.Int64ObservableGauge("wazzup.counter.users",
+		metric.WithDescription("Users of the accounts that this worker owns whose unanswered counter is followed, by state of the connection: connected, or waiting for one."))
 	return g, errors.Join(errs[:]...)
 }
 
@@ -58,6 +61,12 @@ const (
 	heldOnDisk = "parked"
 )
 
+// How a followed user's connection is.
+const (
+	userConnected = "connected"
+	userWaiting   = "waiting"
+)
+
 // reading is one look at all owners. Its maps have every label from the start.
 type reading struct {
 	lanes    map[string]int64 // by state
@@ -66,6 +75,7 @@ type reading struct {
 	closed   int64
 	commands map[string]int64
 	fill     map[string][4]float64 // by account
+	users    map[string]int64      // by state of their connection
 }
 
 func newReading() *reading {
@@ -75,6 +85,7 @@ func newReading() *reading {
 		flight:   map[string]int64{classSend: 0, classBulk: 0, classSync: 0},
 		commands: map[string]int64{heldInHand: 0, heldOnDisk: 0},
 		fill:     make(map[string][4]float64),
+		users:    map[string]int64{userConnected: 0, userWaiting: 0},
 	}
 	for _, f := range Families() {
 		r.breakers[breakerLabels{f, breakerOfChannel}] = 0
@@ -102,7 +113,7 @@ func (s *metrics) observe(w *Worker) (end func()) {
 		}
 		g.tell(to, r)
 		return nil
-	}, g.lanes, g.breakers, g.flight, g.closed, g.commands, g.fill)
+	}, g.lanes, g.breakers, g.flight, g.closed, g.commands, g.fill, g.users)
 	if err != nil {
 		w.log.Error().Err(err).Msg("metrics_not_observed")
 		return func() {}
@@ -124,6 +135,9 @@ func (g *gauges) tell(to metric.Observer, r *reading) {
 	to.ObserveInt64(g.closed, r.closed)
 	for where, n := range r.commands {
 		to.ObserveInt64(g.commands, n, metric.WithAttributes(attribute.String("where", where)))
+	}
+	for state, n := range r.users {
+		to.ObserveInt64(g.users, n, metric.WithAttributes(attribute.String("state", state)))
 	}
 	for account, fills := range r.fill {
 		for i, role := range storageRoles() {
@@ -157,6 +171,8 @@ func (o *owner) read(r *reading) {
 	}
 	r.commands[heldInHand] += int64(len(o.commands))
 	r.commands[heldOnDisk] += o.onDisk
+	r.users[userConnected] += int64(o.counters.connected)
+	r.users[userWaiting] += int64(max(len(o.counters.wanted)-o.counters.connected, 0))
 	var fills [4]float64
 	for i := range o.fills {
 		fills[i] = o.fills[i].ratio()

@@ -18,7 +18,9 @@ type metrics struct {
 	duration metric.Float64Histogram
 	events   metric.Int64Counter
 	owned    metric.Int64UpDownCounter
-	gauges   gauges
+	// reconnects of connections to the vendor's counter
+	reconnects metric.Int64Counter
+	gauges     gauges
 
 	callSets  map[callLabels]metric.MeasurementOption
 	eventSets map[eventLabels]metric.MeasurementOption
@@ -53,6 +55,10 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		return nil, fmt.Errorf("declare metrics: %w", err)
 	}
 	s.owned.Add(context.Background(), 0)
+	if s.reconnects, err = m.Int64Counter("wazzup.counter.reconnects", metric.WithDescription("Connections to Wazzup's counter of unanswered messages that ended and were tried again.")); err != nil {
+		return nil, fmt.Errorf("declare metrics: %w", err)
+	}
+	s.reconnects.Add(context.Background(), 0)
 	if s.gauges, err = newGauges(m); err != nil {
 		return nil, fmt.Errorf("declare metrics: %w", err)
 	}

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"context"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -24,27 +25,53 @@ func (o *owner) opsLane(name schema.OpsName, channel, class, reason, opensOn str
 
 // opsEvent is ops for an event that has more to say. It fills in account and time.
 func (o *owner) opsEvent(e schema.OpsEvent) {
+	o.publishOps(e, "ops-"+o.lease.Epoch+"-"+strconv.FormatUint(o.nonces.Add(1), 36), nil)
+}
+
+// tellOps publishes an event whose id follows from what happened, and returns when
+// it is durable. The owner's mutex is not held.
+func (o *owner) tellOps(ctx context.Context, e schema.OpsEvent, id string) error {
+	done := make(chan error, 1)
+	o.mu.Lock()
+	o.publishOps(e, id, func(err error) { done <- err })
+	o.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publishOps publishes an operator event; done may be nil. The owner's mutex is held.
+func (o *owner) publishOps(e schema.OpsEvent, id string, done func(error)) {
 	name, channel, now := e.Name, e.ChannelID, time.Now().UTC()
 	e.Account, e.At = o.cfg.Account, now
 	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("class", e.Class).Str("reason", e.Reason).Str("opens_on", e.OpensOn).Msg("ops")
 	body, err := json.Marshal(e)
 	if err != nil {
 		o.log.Error().Err(err).Msg("ops_event_not_encoded")
+		if done != nil {
+			done(err)
+		}
 		return
 	}
 	o.enter()
 	o.ledger.Publish(queue.Event{
 		Subject:   schema.OpsEventSubject(o.cfg.Account, name),
-		ID:        "ops-" + o.lease.Epoch + "-" + strconv.FormatUint(o.nonces.Add(1), 36),
+		ID:        id,
 		Account:   o.cfg.Account,
 		Type:      "wazzup.ops." + string(name),
 		CESubject: channel,
 		Time:      now,
 		Body:      body,
-	}, func(error) {
+	}, func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
+		if done != nil {
+			done(err)
+		}
 	})
 }
 

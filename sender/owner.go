@@ -74,6 +74,7 @@ type owner struct {
 	noncePrefix string
 	nonces      atomic.Uint64
 
+	hookTurn     chan struct{} // held by the request that changes the webhook's address
 	deadTurn     chan struct{} // held by the request that changes dead letters
 	redriveUntil time.Time     // of the spaced redrive that had to end early; of whose turn it is
 
@@ -95,6 +96,7 @@ type owner struct {
 	lookTimer    map[string]*time.Timer
 	proofs       proofs
 	statuses     statuses
+	counters     counters
 	waiting      int       // commands in hand whose chats wait
 	rounds       uint64    // of discovery, so far
 	moving       int       // open lanes with commands in hand, at the last of them
@@ -136,11 +138,13 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		callers:   newCallers(),
 		polls:     make(chan struct{}, 1),
 		keys:      make(chan struct{}, 1),
+		hookTurn:  make(chan struct{}, 1),
 		deadTurn:  make(chan struct{}, 1),
 		gone:      make(chan error, 1),
 		commands:  make(map[identity]*command),
 		feeds:     make(map[*queue.Source]*feed),
 		statuses:  newStatuses(),
+		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
@@ -270,6 +274,10 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
 	wg.Go(func() { o.pollChannels(loops) })
+	wg.Go(func() { o.watchSilence(loops) })
+	// Not waited for here: what it has heard may still have to be stored, and that
+	// must not hold up the end of all claims.
+	o.background.Go(func() { o.followCounters(loops) })
 	wg.Go(func() { o.followConnection(loops) })
 	select {
 	case <-ctx.Done():

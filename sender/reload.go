@@ -1,7 +1,9 @@
 package sender
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -92,7 +94,7 @@ type Changes struct{ Added, Removed, Changed []string }
 // Reload puts another set of accounts in place of the present one while the worker
 // runs. New accounts are served. Removed ones are given up in order, as when the
 // worker stops, and are not offered to the other workers any more. Of the others
-// the API key and the rates take effect at once; the rest of their configuration
+// the API key, the rates and the users of the counter take effect at once; the rest of their configuration
 // stays as it was. After an error, which names every fault, nothing has changed.
 func (w *Worker) Reload(cfgs []Config) (Changes, error) {
 	w.mu.Lock()
@@ -157,16 +159,22 @@ func (a *served) reload(cfg Config) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	newKey := cfg.APIKey != a.cfg.APIKey
-	if !newKey && sameRates(&a.cfg, &cfg) {
+	if !newKey && sameRates(&a.cfg, &cfg) && sameUsers(&a.cfg, &cfg) {
 		return false
 	}
 	a.key.Store(&cfg.APIKey)
 	a.cfg.APIKey = cfg.APIKey
 	a.cfg.takeRates(&cfg)
+	a.cfg.CounterUsers = cfg.CounterUsers
 	if a.owner != nil {
 		a.owner.reload(&cfg, newKey)
 	}
 	return true
+}
+
+// sameUsers reports whether the same counters are followed.
+func sameUsers(a, b *Config) bool {
+	return slices.EqualFunc(a.CounterUsers, b.CounterUsers, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
 }
 
 func (c *Config) takeRates(from *Config) {
@@ -200,6 +208,7 @@ func (o *owner) reload(cfg *Config, newKey bool) {
 	if newKey {
 		o.tryKey()
 	}
+	o.counters.want(cfg)
 	o.pump()
 }
 

@@ -43,6 +43,7 @@ type statuses struct {
 	held    int                   // statuses in all of them
 	handled uint64                // sequence of the last status event that was taken in
 	noted   uint64                // the position that is stored
+	last    time.Time             // when the last status event was stored, NATS's clock; zero: none since the ownership began
 
 	busy    chan struct{}    // a place for each box that is led
 	ready   fifo[*statusBox] // boxes that want a place
@@ -200,7 +201,7 @@ func (o *owner) statusEvent(m jetstream.Msg) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.webhooks = true
+	o.webhooks, o.statuses.last = true, one.stored
 	switch {
 	case o.stopping: // the next owner reads it again
 	case tells:

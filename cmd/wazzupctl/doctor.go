@@ -223,6 +223,7 @@ func (d *doctor) webhook(ctx context.Context, hook *hookSettings) {
 		d.note("webhook", resultBroken, err.Error(), "the registered address could not be read; see the checks above")
 		return
 	}
+	d.guard(&now)
 	address := ""
 	if now.URL != nil {
 		address = *now.URL
@@ -236,6 +237,26 @@ func (d *doctor) webhook(ctx context.Context, hook *hookSettings) {
 		d.note("webhook", resultOK, plain(address)+" (give PUBLIC_URL to have it compared)", "")
 	default:
 		d.note("webhook", resultOK, plain(address), "")
+	}
+}
+
+// guard says what keeps the registered address from being looked after, and whether
+// statuses are missing.
+func (d *doctor) guard(now *registered) {
+	switch now.Guard.State {
+	case "suspended":
+		d.note("webhook guard", resultWarning, "suspended: an address was set by hand", "restart ingest when its own address is to be registered again")
+	case "drifted":
+		d.note("webhook guard", resultBroken, "another address has taken the place of ingest's, which is not registered again yet", "see ingest's log for what Wazzup answers; `wazzupctl watch --kind ops --since 24h` shows webhook.drift")
+	case "stopped":
+		d.note("webhook guard", resultBroken, "another service takes the address again and again; no repair before "+plain(now.Guard.OpensOn),
+			"find the other service or environment that registers a webhook with this API key, and give each a key of its own")
+	case "kept":
+		d.note("webhook guard", resultOK, "ingest keeps its address registered", "")
+	}
+	if now.SilentSince != "" {
+		d.note("statuses", resultBroken, "none has come for the messages accepted since "+plain(now.SilentSince),
+			"see whether the address below is ingest's and can be reached from outside")
 	}
 }
 

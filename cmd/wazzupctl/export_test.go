@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"strconv"
@@ -14,6 +15,21 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	return runWith(ctx, args, getenv, stdin, stdout, stderr)
 }
 
+// GuardChecks are what doctor makes of an answer to webhooks.get: the result and
+// name of each check.
+func GuardChecks(answer string) ([]string, error) {
+	var now registered
+	if err := json.Unmarshal([]byte(answer), &now); err != nil {
+		return nil, err
+	}
+	d := &doctor{}
+	d.guard(&now)
+	var all []string
+	for _, c := range d.results {
+		all = append(all, c.Result+" "+c.Name)
+	}
+	return all, nil
+}
 // ReadRows reads a file to its end: each row as its line and its item or fault.
 func ReadRows(in io.Reader, format string, e schema.Entity, ids, numbers bool) (rows []string, err error) {
 	s, err := newSource(io.NopCloser(in), 0, format, rowForm{entity: e, ids: ids, numbers: numbers})

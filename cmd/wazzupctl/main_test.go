@@ -547,8 +547,10 @@ func toolWebhook(t *testing.T, s *system, secret string) {
 	env["PUBLIC_URL"] = "https://hooks.example"
 	ctl(t, env, "", "doctor").want(t, 1, "not at https://hooks.example/webhooks/main/")
 
+	ctl(t, s.env, "", "doctor").want(t, 0, "ok       webhook guard")
+
 	s.ctl(t, "webhook", "set", "--off").want(t, 0, "no address is registered")
-	s.ctl(t, "doctor").want(t, 0, "warning  webhook")
+	s.ctl(t, "doctor").want(t, 0, "warning  webhook", "warning  webhook guard", "restart ingest")
 	env["PUBLIC_URL"], env["WEBHOOK_SECRET"] = strings.TrimSuffix(hook, "/webhooks/main/"+secret), secret
 	ctl(t, env, "", "doctor").want(t, 1, "broken   webhook", "no address is registered")
 	ctl(t, env, "", "webhook", "set").want(t, 0)

@@ -34,6 +34,11 @@ func (*webhookGetCmd) Help() string {
 type registered struct {
 	URL     *string `json:"webhooksUrl"`
 	Changed bool    `json:"webhooksUrlChanged"`
+	Guard   struct {
+		State   string `json:"state"`
+		OpensOn string `json:"opensOn"`
+	} `json:"guard"`
+	SilentSince string `json:"silentSince"`
 }
 
 // Run prints the registered address.
@@ -77,7 +82,7 @@ type webhookSetCmd struct {
 
 // Help is the detailed help.
 func (*webhookSetCmd) Help() string {
-	return `Wazzup calls the address at once and refuses it if it does not answer 200. An ingest with PUBLIC_URL registers its own address when it starts.
+	return `Wazzup calls the address at once and refuses it if it does not answer 200. An ingest with PUBLIC_URL registers its own address when it starts and keeps it registered; an address that is set here stays until an ingest starts anew.
 
 Examples:
   WEBHOOK_SECRET_FILE=hook.txt wazzupctl webhook set --public-url https://hooks.example.org

@@ -1,12 +1,12 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -17,7 +17,6 @@ import (
 const (
 	maxAccountsFile   = 1 << 20 // bytes
 	maxWebhookSecrets = 2       // the present one and, while it is rotated, its predecessor
-	maxUserID         = 64      // characters; manual: users
 )
 
 // Account is one entry of the accounts file: one Wazzup integration. What the
@@ -28,7 +27,7 @@ type Account struct {
 	WebhookSecrets []Secret // none unless [ReadWebhookSecrets]; the first is registered, a second is still taken
 	PublicURL      string   // base URL; "" = the webhook is not registered
 	Rate           *rate.Rate
-	CounterUsers   []string // ids of users whose unanswered counter is followed
+	CounterUsers   []json.RawMessage // ids of users whose unanswered counter is followed: JSON strings and numbers
 	Channels       map[string]ChannelRates
 }
 
@@ -286,23 +285,20 @@ func (r *accountsReader) rate(node ast.Node, path string) *rate.Rate {
 	return &parsed
 }
 
-// userIDs reads ids as text, so that 17 and "17" are one user. Faults do not
-// quote them: an id may be somebody's login.
-func (r *accountsReader) userIDs(node ast.Node, path string) []string {
-	var ids []string
+// userIDs reads ids, of which 17 and "17" are one user's.
+func (r *accountsReader) userIDs(node ast.Node, path string) []json.RawMessage {
+	var ids userIDs
 	r.list(node, path, func(n ast.Node, p string) {
 		id, ok := r.text(n, p)
-		switch {
-		case !ok:
-		case utf8.RuneCountInString(id) > maxUserID:
-			r.add(n, p, fmt.Sprintf("is longer than %d characters", maxUserID))
-		case slices.Contains(ids, id):
-			r.add(n, p, "is listed twice")
-		default:
-			ids = append(ids, id)
+		if !ok {
+			return
+		}
+		_, integer := n.(*ast.IntegerNode)
+		if err := ids.add(id, integer); err != nil {
+			r.add(n, p, err.Error())
 		}
 	})
-	return ids
+	return ids.list
 }
 
 func (r *accountsReader) channels(node ast.Node, path string, into map[string]ChannelRates) {

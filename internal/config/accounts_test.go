@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -47,7 +48,7 @@ accounts:
     webhookSecretFiles: [new.hook, old.hook]
     publicUrl: https://hooks.example.org
     rate: 500/5s
-    counterUsers: [17, "18", maria]
+    counterUsers: [17, "18", maria, 007]
     channels:
       `+channelA+`: {sendRate: 0, bulkRate: 20/1m}
       `+channelB+`:
@@ -64,7 +65,7 @@ accounts:
 		{
 			Name: "main", APIKey: canary + "-key-a", WebhookSecrets: []config.Secret{canary + "-new", canary + "-old"},
 			PublicURL: "https://hooks.example.org", Rate: &rate.Rate{N: 500, Per: 5 * time.Second},
-			CounterUsers: []string{"17", "18", "maria"},
+			CounterUsers: []json.RawMessage{json.RawMessage(`17`), json.RawMessage(`"18"`), json.RawMessage(`"maria"`), json.RawMessage(`"007"`)},
 			Channels: map[string]config.ChannelRates{
 				channelA: {Send: &rate.Rate{}, Bulk: &rate.Rate{N: 20, Per: time.Minute}},
 				channelB: {Bulk: &rate.Rate{N: 1, Per: time.Hour}},

@@ -40,7 +40,7 @@ func TestSubjects(t *testing.T) {
 	t.Parallel()
 	const account = "<account>"
 	// Keys of plain text are the text itself, so these stand for any.
-	plain := strings.NewReplacer("CHANNEL", "<channelId>", "CHATTYPE", "<key of chatType>", "CHATID", "<key of chatId>", "STATE", "<key of state>")
+	plain := strings.NewReplacer("CHANNEL", "<channelId>", "CHATTYPE", "<key of chatType>", "CHATID", "<key of chatId>", "STATE", "<key of state>", "USER", "<key of userId>")
 	templates := map[string][]string{
 		"CommandEventSubject":    {schema.CommandEventSubject(account, "<state>", "<kind>", "<channelId>")},
 		"MessageEventSubject":    {schema.MessageEventSubject(account, "in", "CHANNEL", "CHATTYPE", "CHATID"), schema.MessageEventSubject(account, "out", "CHANNEL", "CHATTYPE", "CHATID")},

@@ -22,6 +22,7 @@ func (r *rules) accountsFile(path string, reads config.Reads) []config.Account {
 func senderOf(base sender.Config, a config.Account) sender.Config {
 	base.Account, base.APIKey = a.Name, string(a.APIKey)
 	base.Rate = rateOr(a.Rate, base.Rate)
+	base.CounterUsers = a.CounterUsers
 	base.Channels = make(map[string]sender.ChannelConfig, len(a.Channels))
 	for id, rates := range a.Channels {
 		base.Channels[id] = sender.ChannelConfig{SendRate: rates.Send, BulkRate: rates.Bulk}

@@ -67,7 +67,7 @@ func BuildIngest(ctx context.Context, s *IngestSettings, webhooks net.Listener, 
 		return nil, err
 	}
 	i.opened(store.Close)
-	i.server, err = ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody}, store, conn.Conn(), log, tel.Meter) //nolint:contextcheck // counters start without one
+	i.server, err = ingest.New(ingest.Config{Accounts: s.Accounts, MaxBody: s.MaxBody, Poll: s.poll}, store, conn.Conn(), log, tel.Meter) //nolint:contextcheck // counters start without one
 	if err != nil {
 		return nil, err
 	}

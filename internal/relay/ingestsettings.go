@@ -8,6 +8,9 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/config"
 )
 
+// minWebhookPoll keeps the account's rate for its messages.
+const minWebhookPoll = time.Second
+
 // maxWebhookBody bounds WEBHOOK_MAX_BODY: bodies are held in memory.
 const maxWebhookBody = 1 << 30
 
@@ -45,8 +48,8 @@ func NewIngestSettings() *IngestSettings {
 	s.String(&i.account, "WAZZUP_ACCOUNT", DefaultAccount, "The account's name, which is part of the URL and of every subject: 1 to 32 of a-z, 0-9 and -.")
 	s.Secret(&i.secret, "WEBHOOK_SECRET", "The last part of the webhook's URL; letters, digits and . _ ~ - only. Required without WAZZUP_ACCOUNTS_FILE.")
 	s.Secret(&i.previous, "WEBHOOK_SECRET_PREVIOUS", "A former secret that is still taken while it is rotated.")
-	s.String(&i.publicURL, "PUBLIC_URL", "", "Base URL under which Wazzup reaches this address: <PUBLIC_URL>/webhooks/<account>/<secret> is registered at start. Unset: nothing is registered.")
-	s.Duration(&i.poll, "WEBHOOK_POLL", 5*time.Minute, "How often the registration is checked."+reserved)
+	s.String(&i.publicURL, "PUBLIC_URL", "", "Base URL under which Wazzup reaches this address: <PUBLIC_URL>/webhooks/<account>/<secret> is registered at start and kept so. Unset: nothing is registered.")
+	s.Duration(&i.poll, "WEBHOOK_POLL", 5*time.Minute, "How often it is looked whether the registered address is still ours, and repaired; at most three repairs an hour. 0 = only at start.")
 	s.Bytes(&i.MaxBody, "WEBHOOK_MAX_BODY", ingest.DefaultMaxBody, "Largest body that is taken; a larger one is answered 413.")
 	s.String(&i.accountsFile, "WAZZUP_ACCOUNTS_FILE", "", "YAML file of many accounts, which replaces WAZZUP_ACCOUNT, WEBHOOK_SECRET and PUBLIC_URL.")
 	s.Group("NATS")
@@ -64,7 +67,7 @@ func (i *IngestSettings) check() []finding {
 	r := &rules{table: i.table}
 	r.address("INGEST_ADDR", i.Addr)
 	r.address("ADMIN_ADDR", i.AdminAddr)
-	r.positive("WEBHOOK_POLL", int64(i.poll))
+	r.require(i.poll == 0 || i.poll >= minWebhookPoll, "WEBHOOK_POLL", "must be 0 or at least 1s: each look is a request to Wazzup")
 	r.require(i.MaxBody > 0 && i.MaxBody <= maxWebhookBody, "WEBHOOK_MAX_BODY", "must be more than 0 and at most 1GiB")
 	i.checkAccounts(r)
 	i.NATS.check(r)

@@ -3,6 +3,7 @@ package relay_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -38,10 +39,10 @@ func TestDefaults(t *testing.T) {
 	}{
 		{"worker", relay.NewWorkerSettings().Table(), slices.Concat([]string{
 			"WAZZUP_ACCOUNT=main", "WAZZUP_API_KEY=", "WAZZUP_API_URL=https://api.wazzup24.com", "WAZZUP_API_INSECURE=false",
-			"WAZZUP_ACCOUNTS_FILE=", "WAZZUP_WS_URL=https://api-ws.wazzup24.com",
+			"WAZZUP_ACCOUNTS_FILE=", "WAZZUP_COUNTER_USERS=", "WAZZUP_WS_URL=https://api-ws.wazzup24.com",
 			"WAZZUP_ACCOUNT_RATE=500/5s", "WAZZUP_SEND_RATE=0", "WAZZUP_BULK_RATE=20/1m", "WAZZUP_CONCURRENCY=64",
 			"WAZZUP_MAX_ATTEMPTS=8", "WAZZUP_TIMEOUT=20s", "WAZZUP_BACKOFF=1s..5m", "WAZZUP_EVIDENCE=echo",
-			"WAZZUP_RECONCILE_WAIT=2m", "WAZZUP_CHANNELS_POLL=1m", "WAZZUP_STATUS_WAIT=10m", "WAZZUP_SYNC_GATHER=200ms", "WAZZUP_FLOOD_PAUSE=1h",
+			"WAZZUP_RECONCILE_WAIT=2m", "WAZZUP_CHANNELS_POLL=1m", "WAZZUP_STATUS_WAIT=10m", "WAZZUP_SYNC_GATHER=200ms", "WEBHOOK_SILENCE=15m", "WAZZUP_FLOOD_PAUSE=1h",
 			"WAZZUP_SPAM_LIMIT=3", "WAZZUP_SPAM_WINDOW=1h",
 		}, nats, []string{
 			"EMBEDDED_NATS=", "EMBEDDED_SYNC_ALWAYS=false", "EMBEDDED_CERT=", "EMBEDDED_KEY=",
@@ -124,11 +125,12 @@ func TestWorkerFaults(t *testing.T) {
 				"WAZZUP_MAX_ATTEMPTS": "0", "WAZZUP_BACKOFF": "1s", "WAZZUP_EVIDENCE": "hope", "WAZZUP_RETENTION": "1h",
 				"WAZZUP_DEDUPE_WINDOW": "2h", "WAZZUP_REPLICAS": "6", "WAZZUP_RECORD_BYTES": "0", "NATS_URL": "http://nats",
 				"NATS_USER": "u", "WAZZUP_CHANNELS_POLL": "0s", "WAZZUP_RECONCILE_WAIT": "0s", "WAZZUP_STATUS_WAIT": "0s", "LOG_LEVEL": "loud",
+				"WAZZUP_WS_URL": "ws://socket", "WAZZUP_COUNTER_USERS": "1,1", "WEBHOOK_SILENCE": "1ms",
 			},
 			[]string{
 				"--nope", "--wazzup-account-rate", "WAZZUP_BACKOFF", "WAZZUP_EVIDENCE", "LOG_LEVEL",
-				"WAZZUP_API_URL", "WAZZUP_ACCOUNT", "WAZZUP_API_KEY", "WAZZUP_CONCURRENCY", "WAZZUP_MAX_ATTEMPTS", "WAZZUP_TIMEOUT",
-				"WAZZUP_RECONCILE_WAIT", "WAZZUP_CHANNELS_POLL", "WAZZUP_STATUS_WAIT", "WAZZUP_RETENTION", "WAZZUP_DEDUPE_WINDOW", "WAZZUP_REPLICAS",
+				"WAZZUP_API_URL", "WAZZUP_WS_URL", "WAZZUP_COUNTER_USERS", "WAZZUP_ACCOUNT", "WAZZUP_API_KEY", "WAZZUP_CONCURRENCY", "WAZZUP_MAX_ATTEMPTS", "WAZZUP_TIMEOUT",
+				"WAZZUP_RECONCILE_WAIT", "WAZZUP_CHANNELS_POLL", "WAZZUP_STATUS_WAIT", "WEBHOOK_SILENCE", "WAZZUP_RETENTION", "WAZZUP_DEDUPE_WINDOW", "WAZZUP_REPLICAS",
 				"WAZZUP_RECORD_BYTES", "NATS_URL", "NATS_USER", "ADMIN_ADDR",
 			},
 		},
@@ -207,21 +209,24 @@ func TestVendorAddress(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, err := worker(nil, map[string]string{"WAZZUP_API_KEY": canary, "WAZZUP_API_URL": tt.url, "WAZZUP_API_INSECURE": tt.insecure})
+			s, err := worker(nil, map[string]string{
+				"WAZZUP_API_KEY": canary, "WAZZUP_API_URL": tt.url, "WAZZUP_WS_URL": tt.url, "WAZZUP_API_INSECURE": tt.insecure,
+			})
 			if (err == nil) != tt.ok {
 				t.Fatalf("got %v, want it taken: %t", err, tt.ok)
 			}
+			both := []string{"WAZZUP_API_URL", "WAZZUP_WS_URL"}
 			if err != nil {
-				if got := faults(t, err); !slices.Equal(got, []string{"WAZZUP_API_URL"}) || strings.Contains(err.Error(), canary) {
+				if got := faults(t, err); !slices.Equal(got, both) || strings.Contains(err.Error(), canary) {
 					t.Errorf("got %v", err)
 				}
 				return
 			}
-			if s.Insecure != tt.warned {
-				t.Errorf("insecure = %t, want %t", s.Insecure, tt.warned)
+			if warned := slices.Equal(s.Insecure, both); warned != tt.warned || !warned && len(s.Insecure) > 0 {
+				t.Errorf("insecure = %q, want both: %t", s.Insecure, tt.warned)
 			}
-			if s.Accounts[0].APIURL != tt.url {
-				t.Errorf("the worker calls %q, want %q", s.Accounts[0].APIURL, tt.url)
+			if s.Accounts[0].APIURL != tt.url || s.Accounts[0].CounterURL != tt.url {
+				t.Errorf("the worker calls %q and %q, want %q", s.Accounts[0].APIURL, s.Accounts[0].CounterURL, tt.url)
 			}
 		})
 	}
@@ -240,7 +245,7 @@ func TestIngestFaults(t *testing.T) {
 			"everything at once",
 			map[string]string{
 				"WEBHOOK_SECRET": canary + "/slash", "WEBHOOK_SECRET_PREVIOUS": canary + "?", "PUBLIC_URL": "ftp://x", "WAZZUP_ACCOUNT": "a b",
-				"INGEST_ADDR": "8080", "ADMIN_ADDR": "x:y", "WEBHOOK_MAX_BODY": "0", "WEBHOOK_POLL": "0s", "NATS_URL": "", "NATS_CREDS": "/nowhere",
+				"INGEST_ADDR": "8080", "ADMIN_ADDR": "x:y", "WEBHOOK_MAX_BODY": "0", "WEBHOOK_POLL": "1ms", "NATS_URL": "", "NATS_CREDS": "/nowhere",
 			},
 			[]string{
 				"INGEST_ADDR", "ADMIN_ADDR", "WEBHOOK_POLL", "WEBHOOK_MAX_BODY", "WAZZUP_ACCOUNT", "WEBHOOK_SECRET", "PUBLIC_URL",
@@ -268,7 +273,9 @@ func TestIngestFaults(t *testing.T) {
 func TestOneAccount(t *testing.T) {
 	t.Parallel()
 	s, err := worker([]string{"--wazzup-account=shop", "--wazzup-bulk-rate", "0", "--wazzup-evidence=none", "--wazzup-retention=24h"},
-		map[string]string{"WAZZUP_API_KEY": "the-key", "WAZZUP_ACCOUNT": "other", "WAZZUP_SEND_RATE": "5/1s"})
+		map[string]string{
+			"WAZZUP_API_KEY": "the-key", "WAZZUP_ACCOUNT": "other", "WAZZUP_SEND_RATE": "5/1s", "WAZZUP_COUNTER_USERS": `17, "18", maria`, "WEBHOOK_SILENCE": "0",
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +285,8 @@ func TestOneAccount(t *testing.T) {
 	a := s.Accounts[0]
 	if a.Account != "shop" || a.APIKey != "the-key" || a.Evidence != "none" || a.Worker == "" ||
 		a.Rate != (rate.Rate{N: 500, Per: 5 * time.Second}) || a.SendRate != (rate.Rate{N: 5, Per: time.Second}) || !a.BulkRate.IsZero() ||
-		a.Limits.Retention != 24*time.Hour || a.Limits.Replicas != 1 || a.Concurrency != 64 || a.MaxAttempts != 8 || a.Timeout != 20*time.Second {
+		a.Limits.Retention != 24*time.Hour || a.Limits.Replicas != 1 || a.Concurrency != 64 || a.MaxAttempts != 8 || a.Timeout != 20*time.Second ||
+		a.Silence >= 0 || fmt.Sprintf("%s", a.CounterUsers) != `[17 "18" "maria"]` || a.CounterURL != "https://api-ws.wazzup24.com" {
 		t.Error("the account is not what flags, environment and defaults say") // it holds a key: not printed
 	}
 	i, err := ingestSettings(map[string]string{"WEBHOOK_SECRET": "new", "WEBHOOK_SECRET_PREVIOUS": "old", "PUBLIC_URL": "https://h"})
@@ -302,6 +310,7 @@ accounts:
     webhookSecretFiles: [a.hook]
     publicUrl: https://hooks.example
     rate: 10/1s
+    counterUsers: [17, "18"]
     channels: {` + channel + `: {sendRate: 1/1s}}
   - name: b
     apiKeyFile: b.key
@@ -314,7 +323,7 @@ accounts:
 	}
 	env := map[string]string{
 		"WAZZUP_ACCOUNTS_FILE": filepath.Join(folder, "accounts.yaml"), "WAZZUP_ACCOUNT_RATE": "20/1s",
-		"WAZZUP_API_KEY": "unused", "WEBHOOK_SECRET": "unused",
+		"WAZZUP_API_KEY": "unused", "WEBHOOK_SECRET": "unused", "WAZZUP_COUNTER_USERS": "unused",
 	}
 	s, err := worker(nil, env)
 	if err != nil {
@@ -325,11 +334,12 @@ accounts:
 	}
 	a, b := s.Accounts[0], s.Accounts[1]
 	if a.Account != "a" || a.APIKey != "key-a" || a.Rate.N != 10 || a.Channels[channel].SendRate.N != 1 || a.Channels[channel].BulkRate != nil ||
-		b.Account != "b" || b.APIKey != "key-b" || b.Rate.N != 20 || len(b.Channels) != 0 || b.BulkRate.N != 20 {
+		b.Account != "b" || b.APIKey != "key-b" || b.Rate.N != 20 || len(b.Channels) != 0 || b.BulkRate.N != 20 ||
+		fmt.Sprintf("%s", a.CounterUsers) != `[17 "18"]` || len(b.CounterUsers) != 0 || b.Silence != 15*time.Minute {
 		t.Error("the accounts are not those of the file over the program's own settings")
 	}
-	if !slices.Equal(s.Ignored, []string{"WAZZUP_API_KEY"}) {
-		t.Errorf("ignored = %q, want the API key", s.Ignored)
+	if !slices.Equal(s.Ignored, []string{"WAZZUP_API_KEY", "WAZZUP_COUNTER_USERS"}) {
+		t.Errorf("ignored = %q, want the API key and the users", s.Ignored)
 	}
 	i, err := ingestSettings(env)
 	if err != nil {

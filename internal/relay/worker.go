@@ -94,8 +94,8 @@ func BuildWorker(ctx context.Context, s *WorkerSettings, log zerolog.Logger) (_ 
 
 // warn tells what is allowed and yet dangerous, or was given and not used.
 func (w *WorkerSettings) warn(log zerolog.Logger) {
-	if w.Insecure {
-		log.Warn().Str("setting", "WAZZUP_API_INSECURE").Msg("API keys travel in plain text: the vendor's address is http and not this machine")
+	for _, name := range w.Insecure {
+		log.Warn().Str("setting", "WAZZUP_API_INSECURE").Str("address", name).Msg("API keys travel in plain text: the vendor's address is http and not this machine")
 	}
 	warnIgnored(w.Ignored, log)
 }

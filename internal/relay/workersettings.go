@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"encoding/json"
 	"net"
 	"net/url"
 	"time"
@@ -23,13 +24,11 @@ const (
 	// minRetention keeps the ledger's memory well above the hour by which a
 	// command must be younger to be called.
 	minRetention = 2 * time.Hour
+	minSilence   = time.Second
 	maxReplicas  = 5
 	// maxSyncGather keeps a request from waiting for company that never comes.
 	maxSyncGather = time.Minute
 )
-
-// reserved ends the help of settings that nothing uses yet.
-const reserved = " Read and checked, without effect in this version."
 
 // WorkerSettings is the configuration of the worker.
 type WorkerSettings struct {
@@ -44,9 +43,9 @@ type WorkerSettings struct {
 
 	// Accounts are complete once [Parse] has returned.
 	Accounts []sender.Config
-	// Insecure reports that a key goes to a vendor address without TLS that is
-	// not this machine.
-	Insecure bool
+	// Insecure are the settings of vendor addresses without TLS that are not this
+	// machine: a key goes there.
+	Insecure []string
 	// Ignored are variables that the accounts file overrides.
 	Ignored []string
 
@@ -58,8 +57,11 @@ type WorkerSettings struct {
 	allowHTTP    bool
 	accountsFile string
 	counterURL   string
+	counterUsers string
 	evidence     string
-	common       sender.Config // what all accounts share
+	silence      time.Duration
+	common       sender.Config     // what all accounts share
+	users        []json.RawMessage // of counterUsers
 	fromFile     []config.Account
 }
 
@@ -84,7 +86,8 @@ func (w *WorkerSettings) declareAccounts() {
 	s.String(&w.apiURL, "WAZZUP_API_URL", DefaultAPIURL, "Wazzup's address; /v2 is appended.")
 	s.Bool(&w.allowHTTP, "WAZZUP_API_INSECURE", false, "Allow an http:// address that is not this machine: the API key then travels in plain text.")
 	s.String(&w.accountsFile, "WAZZUP_ACCOUNTS_FILE", "", "YAML file of many accounts, which replaces WAZZUP_ACCOUNT and WAZZUP_API_KEY.")
-	s.String(&w.counterURL, "WAZZUP_WS_URL", DefaultCounterURL, "Wazzup's socket of unanswered counters."+reserved)
+	s.String(&w.counterUsers, "WAZZUP_COUNTER_USERS", "", "Users whose unanswered counter is followed: their ids, separated by commas; \"17\" in quotes is a text, 17 a number. Unset: nobody's.")
+	s.String(&w.counterURL, "WAZZUP_WS_URL", DefaultCounterURL, "Wazzup's socket of unanswered counters.")
 }
 
 func (w *WorkerSettings) declareSending() {
@@ -103,6 +106,7 @@ func (w *WorkerSettings) declareSending() {
 	s.Duration(&w.common.ChannelsPoll, "WAZZUP_CHANNELS_POLL", sender.DefaultChannelsPoll, "How often the channel list is read.")
 	s.Duration(&w.common.StatusWait, "WAZZUP_STATUS_WAIT", sender.DefaultStatusWait, "How long a delivery status is kept whose message is not known yet, because it overtook the answer of its call.")
 	s.Duration(&w.common.SyncGather, "WAZZUP_SYNC_GATHER", sender.DefaultSyncGather, "How long an upsert of users, contacts or deals waits for others that may share its request. 0 = not at all.")
+	s.Duration(&w.silence, "WEBHOOK_SILENCE", sender.DefaultSilence, "How long accepted messages may be without any status webhook until operators are told. 0 = never.")
 	s.Duration(&w.common.FloodPause, "WAZZUP_FLOOD_PAUSE", sender.DefaultFloodPause, "How long a channel's bulk class pauses after status 19 (too many sent).")
 	s.Int(&w.common.SpamLimit, "WAZZUP_SPAM_LIMIT", sender.DefaultSpamLimit, "So many messages rated as spam within WAZZUP_SPAM_WINDOW stop a channel's bulk class until somebody resumes it.")
 	s.Duration(&w.common.SpamWindow, "WAZZUP_SPAM_WINDOW", sender.DefaultSpamWindow, "The time over which messages rated as spam are counted.")
@@ -152,25 +156,29 @@ func (w *WorkerSettings) check() []finding {
 	return r.found
 }
 
-// checkVendor never quotes the address: it could hold a password.
 func (w *WorkerSettings) checkVendor(r *rules) {
-	const name = "WAZZUP_API_URL"
-	u, err := url.Parse(w.apiURL)
+	w.checkVendorURL(r, "WAZZUP_API_URL", w.apiURL, DefaultAPIURL)
+	w.checkVendorURL(r, "WAZZUP_WS_URL", w.counterURL, DefaultCounterURL)
+}
+
+// checkVendorURL never quotes the address: it could hold a password.
+func (w *WorkerSettings) checkVendorURL(r *rules, name, address, example string) {
+	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		r.require(false, name, "must be an absolute URL, such as "+DefaultAPIURL)
+		r.require(false, name, "must be an absolute URL, such as "+example)
 		return
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		r.require(false, name, "must have no user, query or fragment")
 		return
 	}
-	w.Insecure = u.Scheme == "http" && !isLoopback(u.Hostname())
-	r.require(!w.Insecure || w.allowHTTP, name,
+	if u.Scheme == "https" || isLoopback(u.Hostname()) {
+		return
+	}
+	w.Insecure = append(w.Insecure, name)
+	r.require(w.allowHTTP, name,
 		"is http:// and not this machine, so the API key would travel in plain text: use https://, or set WAZZUP_API_INSECURE=true",
 		"WAZZUP_API_INSECURE")
-	counter, err := url.Parse(w.counterURL)
-	r.require(err == nil && counter.Hostname() != "" && (counter.Scheme == "http" || counter.Scheme == "https"),
-		"WAZZUP_WS_URL", "must be an absolute URL, such as "+DefaultCounterURL)
 }
 
 func (w *WorkerSettings) checkAccounts(r *rules) {
@@ -179,7 +187,14 @@ func (w *WorkerSettings) checkAccounts(r *rules) {
 		if w.apiKey != "" {
 			w.Ignored = append(w.Ignored, "WAZZUP_API_KEY")
 		}
+		if w.counterUsers != "" {
+			w.Ignored = append(w.Ignored, "WAZZUP_COUNTER_USERS")
+		}
 		return
+	}
+	var err error
+	if w.users, err = config.ParseUserIDs(w.counterUsers); err != nil {
+		r.require(false, "WAZZUP_COUNTER_USERS", err.Error())
 	}
 	r.account(w.account)
 	r.require(w.apiKey != "", "WAZZUP_API_KEY",
@@ -195,6 +210,7 @@ func (w *WorkerSettings) checkSending(r *rules) {
 	r.positive("WAZZUP_CHANNELS_POLL", int64(c.ChannelsPoll))
 	r.positive("WAZZUP_STATUS_WAIT", int64(c.StatusWait))
 	r.require(c.SyncGather >= 0 && c.SyncGather <= maxSyncGather, "WAZZUP_SYNC_GATHER", "must be 0 to 1m")
+	r.require(w.silence == 0 || w.silence >= minSilence, "WEBHOOK_SILENCE", "must be 0 or at least 1s")
 	r.positive("WAZZUP_FLOOD_PAUSE", int64(c.FloodPause))
 	r.positive("WAZZUP_SPAM_LIMIT", int64(c.SpamLimit))
 	r.positive("WAZZUP_SPAM_WINDOW", int64(c.SpamWindow))
@@ -238,13 +254,17 @@ func (w *WorkerSettings) checkEmbedded(r *rules) {
 func (w *WorkerSettings) prepare() {
 	base := w.common
 	base.APIURL = w.apiURL
+	base.CounterURL = w.counterURL
 	base.Evidence = sender.Evidence(w.evidence)
+	if base.Silence = w.silence; w.silence == 0 {
+		base.Silence = -1
+	}
 	base.Worker = processName()
 	if base.SyncGather == 0 { // which there means the default
 		base.SyncGather = -1
 	}
 	if w.accountsFile == "" {
-		base.Account, base.APIKey = w.account, string(w.apiKey)
+		base.Account, base.APIKey, base.CounterUsers = w.account, string(w.apiKey), w.users
 		w.Accounts = []sender.Config{base}
 		return
 	}
