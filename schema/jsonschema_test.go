@@ -64,6 +64,9 @@ func TestJSONSchemaNames(t *testing.T) {
 		want[schema.CommandSchema(k)] = true
 	}
 	want[schema.AnswerFaultSchema] = true
+	for _, name := range []string{schema.CommandHeadersSchema, schema.EventHeadersSchema, schema.FaultHeadersSchema, schema.PubAckSchema} {
+		want[name] = true
+	}
 	for _, name := range schema.Requests() {
 		want[schema.RequestSchema(name)] = true
 		if !strings.HasPrefix(name, "group.") { // nothing but a refusal
