@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/config"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // TestJSONExamples reads every example of JSON as what it shows: a command must
-// be without fault, an event must have no field but those of the schema.
+// be without fault, an event must have no field but those of the schema, and both
+// must hold to their JSON Schemas.
 func TestJSONExamples(t *testing.T) {
 	t.Parallel()
 	const channel = "a0000000-0000-4000-8000-000000000001"
@@ -26,16 +28,19 @@ func TestJSONExamples(t *testing.T) {
 			switch what := kindOf(f.text); what {
 			case "message":
 				read[what]++
+				bySchema(t, f, schema.CommandSchema(schema.KindSend))
 				if _, faults := schema.Decode("main", schema.KindSend, channel, body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "sync":
 				read[what]++
+				bySchema(t, f, schema.CommandSchema(schema.KindContactsUpsert))
 				if _, faults := schema.Decode("main", schema.KindContactsUpsert, "", body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "event":
 				read[what]++
+				bySchema(t, f, "event-command")
 				strictly(t, f, &schema.CommandEvent{})
 			case "fault":
 				read[what]++
@@ -65,6 +70,14 @@ func kindOf(text string) string {
 		return "sync"
 	}
 	return "message"
+}
+
+// bySchema holds an example to a JSON Schema.
+func bySchema(t *testing.T, f fence, name string) {
+	t.Helper()
+	if err := schematest.Validate(name, []byte(f.text)); err != nil {
+		t.Errorf("%s:%d: %v", f.page, f.line, err)
+	}
 }
 
 func strictly(t *testing.T, f fence, into any) {
