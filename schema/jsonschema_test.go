@@ -109,6 +109,37 @@ func TestJSONSchemasAreDocuments(t *testing.T) {
 	}
 }
 
+// Every field is explained, where it stands or where its reference leads.
+func TestJSONSchemasExplainTheirFields(t *testing.T) {
+	t.Parallel()
+	for _, name := range schema.JSONSchemas() {
+		doc := document(t, name)
+		var walk func(at string, s map[string]any)
+		walk = func(at string, s map[string]any) {
+			properties, _ := s["properties"].(map[string]any)
+			for field, v := range properties {
+				property, _ := v.(map[string]any)
+				if ref, ok := property["$ref"].(string); ok && property["description"] == nil {
+					property = object(t, doc, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
+				}
+				if text, _ := property["description"].(string); text == "" {
+					t.Errorf("%s: nothing explains %s/%s", name, at, field)
+				}
+				walk(at+"/"+field, property)
+			}
+			items, _ := s["items"].(map[string]any)
+			if items != nil {
+				walk(at+"[]", items)
+			}
+		}
+		walk("", doc)
+		definitions, _ := doc["$defs"].(map[string]any)
+		for definition := range definitions {
+			walk(definition, object(t, doc, "$defs", definition))
+		}
+	}
+}
+
 func TestJSONSchemaExamples(t *testing.T) {
 	t.Parallel()
 	compiled := compileSchemas(t)

@@ -12,6 +12,7 @@ import (
 const (
 	root         = "../.."
 	documentFile = "schema/asyncapi.json"
+	pageFile     = "docs/contract.html"
 )
 
 //go:generate env UPDATE_GOLDEN=1 go test -count=1 -run ^TestGenerated$ .
@@ -25,6 +26,7 @@ func TestGenerated(t *testing.T) {
 		make func() ([]byte, error)
 	}{
 		{documentFile, asyncapi.Document},
+		{pageFile, asyncapi.Page},
 	} {
 		want, err := f.make()
 		if err != nil {
