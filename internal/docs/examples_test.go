@@ -28,20 +28,26 @@ func TestJSONExamples(t *testing.T) {
 			switch what := kindOf(f.text); what {
 			case "message":
 				read[what]++
-				bySchema(t, f, schema.CommandSchema(schema.KindSend))
+				bySchema(t, page, schema.CommandSchema(schema.KindSend), body)
 				if _, faults := schema.Decode("main", schema.KindSend, channel, body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "sync":
 				read[what]++
-				bySchema(t, f, schema.CommandSchema(schema.KindContactsUpsert))
+				bySchema(t, page, schema.CommandSchema(schema.KindContactsUpsert), body)
 				if _, faults := schema.Decode("main", schema.KindContactsUpsert, "", body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "event":
 				read[what]++
-				bySchema(t, f, "event-command")
+				bySchema(t, page, "event-command", body)
 				strictly(t, f, &schema.CommandEvent{})
+			case "window":
+				read[what]++
+				bySchema(t, page, schema.RequestSchema("iframe.open"), body)
+			case "refusal":
+				read[what]++
+				bySchema(t, page, schema.AnswerFaultSchema, body)
 			case "fault":
 				read[what]++
 				fault := schema.Fault{}
@@ -52,7 +58,7 @@ func TestJSONExamples(t *testing.T) {
 			}
 		}
 	}
-	for _, what := range []string{"message", "sync", "event", "fault"} {
+	for _, what := range []string{"message", "sync", "event", "fault", "window", "refusal"} {
 		if read[what] == 0 {
 			t.Errorf("no page shows an example of a %s", what)
 		}
@@ -62,6 +68,10 @@ func TestJSONExamples(t *testing.T) {
 // kindOf tells what an example shows by a field that only its like has.
 func kindOf(text string) string {
 	switch {
+	case strings.Contains(text, `"scope"`):
+		return "window"
+	case strings.HasPrefix(text, `{"error"`):
+		return "refusal"
 	case strings.Contains(text, `"state"`):
 		return "event"
 	case strings.Contains(text, `"field"`):
@@ -73,10 +83,10 @@ func kindOf(text string) string {
 }
 
 // bySchema holds an example to a JSON Schema.
-func bySchema(t *testing.T, f fence, name string) {
+func bySchema(t *testing.T, where, name string, body []byte) {
 	t.Helper()
-	if err := schematest.Validate(name, []byte(f.text)); err != nil {
-		t.Errorf("%s:%d: %v", f.page, f.line, err)
+	if err := schematest.Validate(name, body); err != nil {
+		t.Errorf("%s: %v", where, err)
 	}
 }
 
