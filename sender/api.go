@@ -139,7 +139,11 @@ func (o *owner) answer(reply string, body []byte, e endpoint) *fault {
 
 // encodeAnswer writes an answer that NATS takes.
 func (o *owner) encodeAnswer(value any) ([]byte, error) {
-	text, err := json.Marshal(value)
+	text, ready := value.(verbatim)
+	var err error
+	if !ready {
+		text, err = json.Marshal(value)
+	}
 	if err == nil && int64(len(text)) > o.nc.MaxPayload() {
 		return nil, tooLarge("the answer exceeds NATS's payload limit")
 	}

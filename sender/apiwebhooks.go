@@ -19,8 +19,13 @@ const maxURLLength = 200 // of a webhook's address: more is refused by the vendo
 
 // webhooksAnswer is the vendor's answer with the secret masked.
 type webhooksAnswer struct {
-	URL     *string `json:"webhooksUrl"`
-	Changed *bool   `json:"webhooksUrlChanged,omitempty"` // of set only
+	URL *string `json:"webhooksUrl"`
+}
+
+// webhooksChange answers webhooks.set.
+type webhooksChange struct {
+	webhooksAnswer
+	Changed bool `json:"webhooksUrlChanged"`
 }
 
 func (o *owner) webhooksGet(ctx context.Context, body []byte) (any, error) {
@@ -84,12 +89,12 @@ func masked(a wazzup.Answer, set bool) (any, error) {
 		return nil, badAnswer("Wazzup's answer says nothing of an address")
 	}
 	out := webhooksAnswer{}
-	if set {
-		out.Changed = &w.Changed
-	}
 	if w.URL != "" {
 		url := maskURL(w.URL)
 		out.URL = &url
+	}
+	if set {
+		return webhooksChange{out, w.Changed}, nil
 	}
 	return out, nil
 }

@@ -2,10 +2,12 @@ package sender
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
+
+// verbatim is an answer that is JSON already, as it is to be sent.
+type verbatim []byte
 
 // contractGet answers contract.get with the AsyncAPI document of this version,
 // which stands alone: who has only the answer needs no file beside it.
@@ -14,5 +16,5 @@ func contractGet(_ context.Context, body []byte) (any, error) {
 		return nil, err
 	}
 	text, err := schema.Contract()
-	return json.RawMessage(text), err
+	return verbatim(text), err
 }

@@ -27,7 +27,9 @@ func page(t *testing.T) []byte {
 }
 
 // void are the elements that have no end tag.
-func void(name string) bool { return slices.Contains([]string{"meta", "br", "hr", "img", "input", "link"}, name) }
+func void(name string) bool {
+	return slices.Contains([]string{"meta", "br", "hr", "img", "input", "link"}, name)
+}
 
 // What is begun is ended, in the right order, and no mark of a text is left over.
 func TestPageIsWellFormed(t *testing.T) {
