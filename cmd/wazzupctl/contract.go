@@ -31,11 +31,12 @@ func (c *contractCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	var out bytes.Buffer
-	print := func() error { return json.Indent(&out, text, "", "  ") }
 	if c.JSON {
-		print = func() error { return json.Compact(&out, text) }
+		err = json.Compact(&out, text)
+	} else {
+		err = json.Indent(&out, text, "", "  ")
 	}
-	if err := print(); err != nil {
+	if err != nil {
 		return fmt.Errorf("read the document: %w", err)
 	}
 	e.Printf("%s\n", out.Bytes())

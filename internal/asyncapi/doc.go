@@ -10,6 +10,7 @@
 // are served with those that are listed here.
 //
 // Read in this order: document.go (the whole), commands.go, events.go,
-// requests.go (the parts), examples.go (where examples come from), page.go (the
-// HTML page).
+// requests.go (the parts), examples.go (where examples come from); then page.go (the
+// HTML page, with page.tmpl), entries.go (its parts, read from the document again),
+// fields.go (the tables that explain a JSON Schema), markup.go (texts as HTML).
 package asyncapi

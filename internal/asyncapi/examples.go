@@ -82,7 +82,8 @@ func (p *parts) examplesOf(name string, headers object) (list []object) {
 // eventExample is an example of an event with its headers.
 func eventExample(e event, x example, n int) object {
 	kind := e.types[min(n, len(e.types)-1)]
-	id, subject := "", cmp.Or(x.text("messageId"), x.text("channelId"))
+	var id string
+	subject := cmp.Or(x.text("messageId"), x.text("channelId"))
 	switch family, _, _ := strings.Cut(strings.TrimPrefix(kind, "wazzup."), "."); family {
 	case "command":
 		subject = x.text("id")

@@ -79,14 +79,14 @@ func (c *contract) channel(name string, v any) (channel, error) {
 			continue
 		}
 		parameter = strings.TrimSuffix(parameter, "}")
-		any := `[^.]+`
+		tokenOf := `[^.]+`
 		if words := list(at(c.doc, "components", "parameters", parameter)["enum"]); len(words) > 0 {
 			for i := range words {
 				words[i] = regexp.QuoteMeta(words[i])
 			}
-			any = strings.Join(words, "|")
+			tokenOf = strings.Join(words, "|")
 		}
-		tokens = append(tokens, "(?P<"+parameter+">"+any+")")
+		tokens = append(tokens, "(?P<"+parameter+">"+tokenOf+")")
 	}
 	subject, err := regexp.Compile("^" + strings.Join(tokens, `\.`) + "$")
 	return channel{name, subject, slices.Sorted(maps.Keys(at(members, "messages")))}, err

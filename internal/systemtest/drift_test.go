@@ -18,6 +18,7 @@ import (
 func TestDrift(t *testing.T) {
 	t.Parallel()
 	const types, document, requests = "./schema", "./internal/asyncapi", "./sender"
+	const tests = "JSONSchema|^TestGenerated$|^TestExamples$|^TestTypesOfRequests$|^TestDiscovery$"
 	for _, tt := range []struct {
 		name     string
 		file     string
@@ -50,8 +51,8 @@ func TestDrift(t *testing.T) {
 			if tt.tests == "" {
 				packages = []string{types, document, requests}
 			}
-			out, err := exec.CommandContext(t.Context(), "go", append([]string{"test", "-C", root, "-overlay", overlay(t, tt.file, tt.old, tt.new),
-				"-run", "JSONSchema|^TestGenerated$|^TestExamples$|^TestTypesOfRequests$|^TestDiscovery$"}, packages...)...).CombinedOutput()
+			args := []string{"test", "-C", root, "-overlay", overlay(t, tt.file, tt.old, tt.new), "-run", tests}
+			out, err := exec.CommandContext(t.Context(), "go", append(args, packages...)...).CombinedOutput()
 			text := string(out)
 			switch {
 			case tt.tests == "" && err != nil:
