@@ -21,10 +21,12 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/embedded"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
 	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 func TestMain(m *testing.M) {
+	queuetest.MaybeServe()
 	goleak.VerifyTestMain(m,
 		// What nats-server keeps after a shutdown.
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGoRoutine.func1"),

@@ -3,9 +3,7 @@ package schematest
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 
@@ -30,9 +28,8 @@ type contract struct {
 
 // channel is one that events travel on.
 type channel struct {
-	name     string
-	subject  *regexp.Regexp // one group a parameter, named
-	messages []string
+	subject  *regexp.Regexp    // one group a parameter, named
+	messages map[string]string // by ce-type
 }
 
 // document is the contract of this version, read once a process.
@@ -54,11 +51,11 @@ func read() (*contract, error) {
 		return nil, err
 	}
 	c.doc, _ = value.(map[string]any)
-	for name, v := range at(c.doc, "channels") {
+	for name := range at(c.doc, "channels") {
 		if !strings.HasPrefix(name, "evt.") {
 			continue
 		}
-		ch, err := c.channel(name, v)
+		ch, err := c.channel(name)
 		if err != nil {
 			return nil, err
 		}
@@ -67,9 +64,10 @@ func read() (*contract, error) {
 	return c, nil
 }
 
-// channel makes of an address the expression of its subjects.
-func (c *contract) channel(name string, v any) (channel, error) {
-	members, _ := v.(map[string]any)
+// channel makes of an address the expression of its subjects, and finds out which
+// ce-type is of which message.
+func (c *contract) channel(name string) (channel, error) {
+	members := at(c.doc, "channels", name)
 	address, _ := members["address"].(string)
 	var tokens []string
 	for token := range strings.SplitSeq(address, ".") {
@@ -88,8 +86,22 @@ func (c *contract) channel(name string, v any) (channel, error) {
 		}
 		tokens = append(tokens, "(?P<"+parameter+">"+tokenOf+")")
 	}
+	messages := make(map[string]string)
+	for message := range at(members, "messages") {
+		own, _ := at(c.doc, "components", "messages", message, "headers")["allOf"].([]any)
+		for _, part := range own {
+			part, _ := part.(map[string]any)
+			kind := at(part, "properties", schema.HeaderCEType)
+			if one, ok := kind["const"].(string); ok {
+				messages[one] = message
+			}
+			for _, one := range list(kind["enum"]) {
+				messages[one] = message
+			}
+		}
+	}
 	subject, err := regexp.Compile("^" + strings.Join(tokens, `\.`) + "$")
-	return channel{name, subject, slices.Sorted(maps.Keys(at(members, "messages")))}, err
+	return channel{subject, messages}, err
 }
 
 // at follows names through objects; nil where there is none.

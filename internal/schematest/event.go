@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -46,26 +45,24 @@ func (c *contract) event(subject string, header map[string]any, body []byte) err
 		return err
 	}
 	kind, _ := header[schema.HeaderCEType].(string)
-	i := slices.IndexFunc(messages, func(message string) bool {
-		return c.validateValue(map[string]any{schema.HeaderCEType: kind}, "components", "messages", message, "headers", "allOf", "1") == nil
-	})
-	if i < 0 {
+	message, ok := messages[kind]
+	if !ok {
 		return fmt.Errorf("no message of the channel has the ce-type %q", kind)
 	}
-	if err := c.validateValue(header, "components", "messages", messages[i], "headers"); err != nil {
+	if err := c.validateValue(header, "components", "messages", message, "headers"); err != nil {
 		return err
 	}
 	if source := schema.CloudEventSource(parameters["account"]); header[schema.HeaderCESource] != source {
 		return fmt.Errorf("ce-source is not %s", source)
 	}
-	if err := c.validateValue(value, "components", "messages", messages[i], "payload"); err != nil {
+	if err := c.validateValue(value, "components", "messages", message, "payload"); err != nil {
 		return err
 	}
 	return agree(parameters, kind, value)
 }
 
-// find is the channel of a subject: its parameters' values and its messages.
-func (c *contract) find(subject string) (parameters map[string]string, messages []string) {
+// find is the channel of a subject: its parameters' values, and its messages by ce-type.
+func (c *contract) find(subject string) (parameters map[string]string, messages map[string]string) {
 	for _, ch := range c.channels {
 		m := ch.subject.FindStringSubmatch(subject)
 		if m == nil {
