@@ -148,30 +148,38 @@ func (s *source) ndjson(in *bufio.Reader) func() ([]row, error) {
 		for {
 			s.read.renew()
 			text, err := in.ReadBytes('\n')
+			if errors.Is(err, io.EOF) && len(text) > 0 {
+				err = nil // the last line lacks its end
+			}
 			if errors.Is(err, errLongRow) {
 				return []row{{line: line + 1, err: errLongRow}}, io.EOF
 			}
-			if err != nil && (!errors.Is(err, io.EOF) || len(text) == 0) {
+			if err != nil {
 				return nil, err
 			}
 			line++
 			if text = bytes.TrimSpace(text); len(text) == 0 {
 				continue
 			}
-			if text[0] != '[' {
-				return []row{{line: line, item: text}}, nil
-			}
-			var items []json.RawMessage
-			if json.Unmarshal(text, &items) != nil {
-				return []row{{line: line, err: errors.New("is no JSON: write one value on each line")}}, nil
-			}
-			rows := make([]row, len(items))
-			for i, item := range items {
-				rows[i] = row{line: line, item: item}
-			}
-			return rows, nil
+			return lineRows(line, text), nil
 		}
 	}
+}
+
+// lineRows are the rows of a line of NDJSON.
+func lineRows(line int, text []byte) []row {
+	if text[0] != '[' {
+		return []row{{line: line, item: text}}
+	}
+	var items []json.RawMessage
+	if json.Unmarshal(text, &items) != nil {
+		return []row{{line: line, err: errors.New("is no JSON: write one value on each line")}}
+	}
+	rows := make([]row, len(items))
+	for i, item := range items {
+		rows[i] = row{line: line, item: item}
+	}
+	return rows
 }
 
 // csv reads the header and returns what reads the records.
