@@ -95,7 +95,7 @@ func (r *rig) collect(account string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{prefix + "command.>", prefix + "ops.>"}})
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{prefix + "command.>", prefix + "counter.>", prefix + "ops.>"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
