@@ -43,7 +43,7 @@ generate: ## Write the generated files anew
 check: check-static test-shuffle ## Everything that must hold, except test-system
 
 .PHONY: check-static
-check-static: check-build lint check-tidy check-fix check-generated check-files vuln ## check without its tests
+check-static: check-build lint check-tidy check-fix check-generated check-asyncapi check-files vuln ## check without its tests
 
 .PHONY: check-build
 check-build: # compiles all programs and tests, those of test-system too
@@ -74,10 +74,14 @@ check-fix: # what a newer Go says more plainly
 check-generated: # generated files are those that `make generate` writes
 	internal/tools/generated.sh
 
+.PHONY: check-asyncapi
+check-asyncapi: ## Have the official parser read the AsyncAPI document (skipped without Node.js)
+	internal/tools/asyncapi/check.sh
+
 .PHONY: check-files
 check-files: # compose file, shell scripts; a test of the folder deploy checks JSON, YAML and nats.conf
 	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml
-	for script in .ci/run internal/tools/*.sh; do bash -n "$$script"; done
+	for script in .ci/run internal/tools/*.sh internal/tools/*/*.sh; do bash -n "$$script"; done
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (skipped where the database is out of reach)

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wazzup-relay/wazzup-relay/ingest"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -121,7 +122,8 @@ func (f *fixture) mustPost(body string) {
 	}
 }
 
-// events reads everything that is stored under a filter, oldest first.
+// events reads everything that is stored under a filter, oldest first. Every event
+// is held to the contract.
 func (f *fixture) events(filter string) []*jetstream.RawStreamMsg {
 	f.t.Helper()
 	s, err := f.js.Stream(f.t.Context(), queue.Names{Account: account}.Records())
@@ -139,6 +141,11 @@ func (f *fixture) events(filter string) []*jetstream.RawStreamMsg {
 			f.t.Fatal(err)
 		}
 		if matches(filter, m.Subject) {
+			if strings.HasPrefix(m.Subject, "wazzup.") {
+				if err := schematest.Event(m.Subject, m.Header, m.Data); err != nil {
+					f.t.Error(err)
+				}
+			}
 			out = append(out, m)
 		}
 	}

@@ -15,7 +15,7 @@ const (
 
 // JSONSchemas returns the names of all JSON Schemas (draft 2020-12), sorted:
 // `command-…` for what producers publish, `event-…` for what consumers get,
-// `request-…` and `answer-…` for requests.
+// `request-…` and `answer-…` for requests, `headers-…` for their headers.
 func JSONSchemas() []string {
 	entries, err := schemaFiles.ReadDir(schemaFolder)
 	if err != nil {
@@ -33,6 +33,15 @@ func JSONSchema(name string) (text []byte, ok bool) {
 	text, err := schemaFiles.ReadFile(schemaFolder + "/" + name + schemaSuffix)
 	return text, err == nil
 }
+
+// Names of the JSON Schemas of what is no body of ours. Those of headers describe
+// an object of each header's first value.
+const (
+	CommandHeadersSchema = "headers-command"
+	EventHeadersSchema   = "headers-event"
+	FaultHeadersSchema   = "headers-fault"
+	PubAckSchema         = "puback" // JetStream's answer to a command
+)
 
 // CommandSchema is the name of the JSON Schema of a kind's body, "" for what is
 // no kind. Send and bulk share one.

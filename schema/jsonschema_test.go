@@ -64,6 +64,9 @@ func TestJSONSchemaNames(t *testing.T) {
 		want[schema.CommandSchema(k)] = true
 	}
 	want[schema.AnswerFaultSchema] = true
+	for _, name := range []string{schema.CommandHeadersSchema, schema.EventHeadersSchema, schema.FaultHeadersSchema, schema.PubAckSchema} {
+		want[name] = true
+	}
 	for _, name := range schema.Requests() {
 		want[schema.RequestSchema(name)] = true
 		if !strings.HasPrefix(name, "group.") { // nothing but a refusal
@@ -102,6 +105,37 @@ func TestJSONSchemasAreDocuments(t *testing.T) {
 		}
 		if examples, _ := doc["examples"].([]any); len(examples) == 0 {
 			t.Errorf("%s: no examples", name)
+		}
+	}
+}
+
+// Every field is explained, where it stands or where its reference leads.
+func TestJSONSchemasExplainTheirFields(t *testing.T) {
+	t.Parallel()
+	for _, name := range schema.JSONSchemas() {
+		doc := document(t, name)
+		var walk func(at string, s map[string]any)
+		walk = func(at string, s map[string]any) {
+			properties, _ := s["properties"].(map[string]any)
+			for field, v := range properties {
+				property, _ := v.(map[string]any)
+				if ref, ok := property["$ref"].(string); ok && property["description"] == nil {
+					property = object(t, doc, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
+				}
+				if text, _ := property["description"].(string); text == "" {
+					t.Errorf("%s: nothing explains %s/%s", name, at, field)
+				}
+				walk(at+"/"+field, property)
+			}
+			items, _ := s["items"].(map[string]any)
+			if items != nil {
+				walk(at+"[]", items)
+			}
+		}
+		walk("", doc)
+		definitions, _ := doc["$defs"].(map[string]any)
+		for definition := range definitions {
+			walk(definition, object(t, doc, "$defs", definition))
 		}
 	}
 }

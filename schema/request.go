@@ -17,6 +17,7 @@ func Requests() []string {
 		"lanes.list", "lane.pause", "lane.resume",
 		"dead.list", "dead.show", "dead.redrive", "dead.drop",
 		"group.get", "group.cancel", "group.pause", "group.resume",
+		"contract.get",
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 const (
 	serviceName    = "wazzup"
-	serviceVersion = "1.0.0"
+	serviceVersion = schema.ContractVersion
 )
 
 // endpoint answers one request's body with another.
@@ -30,6 +30,7 @@ type endpoint func(ctx context.Context, body []byte) (any, error)
 //	apientity.go    *.get of users, contacts and deals
 //	apiiframe.go    the chat window
 //	apiwebhooks.go  the webhooks' address
+//	contract.go     the document of all this
 //	discovery.go    the service as NATS tools see it
 //
 // The others stand beside what they are about: cancel.go, timeline.go,
@@ -60,6 +61,7 @@ func (o *owner) endpoints() map[string]endpoint {
 		"dead.show":       o.deadShow,
 		"dead.redrive":    o.deadRedrive,
 		"dead.drop":       o.deadDrop,
+		"contract.get":    contractGet,
 	}
 }
 
@@ -137,7 +139,11 @@ func (o *owner) answer(reply string, body []byte, e endpoint) *fault {
 
 // encodeAnswer writes an answer that NATS takes.
 func (o *owner) encodeAnswer(value any) ([]byte, error) {
-	text, err := json.Marshal(value)
+	text, ready := value.(verbatim)
+	var err error
+	if !ready {
+		text, err = json.Marshal(value)
+	}
 	if err == nil && int64(len(text)) > o.nc.MaxPayload() {
 		return nil, tooLarge("the answer exceeds NATS's payload limit")
 	}

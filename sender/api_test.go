@@ -1,7 +1,6 @@
 package sender_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,64 +14,22 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// bySchema holds what was asked and answered to the JSON Schemas: a request that
+// byContract holds what was asked and answered to the contract: a request that
 // breaks its schema must have been refused as one.
-func (r *rig) bySchema(name, body string, m *nats.Msg) {
+func (r *rig) byContract(name, body string, m *nats.Msg) {
 	r.t.Helper()
-	answer := schema.AnswerSchema(name)
-	code := m.Header.Get(micro.ErrorCodeHeader)
-	if code != "" {
-		answer = schema.AnswerFaultSchema
+	if err := schematest.Answer(name, []byte(body), m.Header, m.Data); err != nil {
+		r.t.Error(err)
 	}
-	if err := r.validate(answer, m.Data); err != nil {
-		r.t.Errorf("%s: the answer breaks its schema: %v\n%s", name, err, m.Data)
-	}
-	if body == "" {
-		body = "{}"
-	}
-	if err := r.validate(schema.RequestSchema(name), []byte(body)); err != nil && code != "400" && code != "501" {
-		r.t.Errorf("%s: got %q for a request that breaks its schema: %v\n%s", name, code, err, body)
-	}
-}
-
-func (r *rig) validate(name string, text []byte) error {
-	r.t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.schemas[name]
-	if s == nil {
-		source, ok := schema.JSONSchema(name)
-		if !ok {
-			r.t.Fatalf("there is no schema %s", name)
-		}
-		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(source))
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		compiler := jsonschema.NewCompiler()
-		compiler.AssertFormat()
-		if err := compiler.AddResource(name, doc); err != nil {
-			r.t.Fatal(err)
-		}
-		if s, err = compiler.Compile(name); err != nil {
-			r.t.Fatal(err)
-		}
-		r.schemas[name] = s
-	}
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	return s.Validate(value)
 }
 
 // vendorHas stores entities at the vendor, a hundred at a time as it takes them.

@@ -13,12 +13,15 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
+// entityQuery is the request of one entity.
+type entityQuery struct {
+	ID jsontext.Value `json:"id"`
+}
+
 // entityGet answers users.get, contacts.get and deals.get with the vendor's object.
 func (o *owner) entityGet(e schema.Entity) endpoint {
 	return func(ctx context.Context, body []byte) (any, error) {
-		var q struct {
-			ID jsontext.Value `json:"id"`
-		}
+		var q entityQuery
 		if err := decodeRequest(body, &q); err != nil {
 			return nil, err
 		}

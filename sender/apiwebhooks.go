@@ -20,11 +20,21 @@ const maxURLLength = 200 // of a webhook's address: more is refused by the vendo
 
 // webhooksAnswer is the vendor's answer with the secret masked.
 type webhooksAnswer struct {
-	URL     *string      `json:"webhooksUrl"`
-	Changed *bool        `json:"webhooksUrlChanged,omitempty"` // of set only
-	Guard   *guardAnswer `json:"guard,omitempty"`              // where an ingest has registered an address
-	// SilentSince is, of get, since when accepted messages have no status; empty: they have.
+	URL   *string      `json:"webhooksUrl"`
+	Guard *guardAnswer `json:"guard,omitempty"` // where an ingest has registered an address
+}
+
+// webhooksNow answers webhooks.get.
+type webhooksNow struct {
+	webhooksAnswer
+	// SilentSince is since when accepted messages have no status; empty: they have.
 	SilentSince string `json:"silentSince,omitempty"`
+}
+
+// webhooksChange answers webhooks.set.
+type webhooksChange struct {
+	webhooksAnswer
+	Changed *bool `json:"webhooksUrlChanged,omitempty"` // nil: nothing was set
 }
 
 func (o *owner) webhooksGet(ctx context.Context, body []byte) (any, error) {
@@ -44,10 +54,11 @@ func (o *owner) webhooksGet(ctx context.Context, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	answer := webhooksNow{webhooksAnswer: now}
 	if silence.over(time.Now(), o.cfg.Silence) {
-		now.SilentSince = schema.FormatTime(silence.since)
+		answer.SilentSince = schema.FormatTime(silence.since)
 	}
-	return now, nil
+	return answer, nil
 }
 
 // webhooksSet registers an address. With guard it is an ingest that asks, see
@@ -98,20 +109,18 @@ func (q *webhooksQuery) address() (*string, error) {
 	return &address, nil
 }
 
-func masked(a wazzup.Answer, set bool) (webhooksAnswer, error) {
+// registered reads the vendor's answer: the masked address, the whole of it, and
+// whether it is another than before.
+func registered(a wazzup.Answer) (now webhooksAnswer, found string, changed bool, err error) {
 	w, err := wazzup.DecodeWebhooks(a.Body)
 	if err != nil {
-		return webhooksAnswer{}, badAnswer("Wazzup's answer says nothing of an address")
-	}
-	out := webhooksAnswer{}
-	if set {
-		out.Changed = &w.Changed
+		return now, "", false, badAnswer("Wazzup's answer says nothing of an address")
 	}
 	if w.URL != "" {
 		url := maskURL(w.URL)
-		out.URL = &url
+		now.URL = &url
 	}
-	return out, nil
+	return now, w.URL, w.Changed, nil
 }
 
 // maskURL hides the secret of a webhook's address, its last path segment: what

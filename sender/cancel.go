@@ -190,13 +190,16 @@ func (o *owner) named(d *queue.Delivery, id string, meant func(*command) bool) b
 	return meant(c)
 }
 
+// resolveQuery is the body of `command.resolve`.
+type resolveQuery struct {
+	named
+	As string `json:"as"`
+}
+
 // commandResolve answers `command.resolve`: a person settles a command whose fate
 // is unknown.
 func (o *owner) commandResolve(ctx context.Context, body []byte) (any, error) {
-	var q struct {
-		named
-		As string `json:"as"`
-	}
+	var q resolveQuery
 	if err := decodeRequest(body, &q); err != nil {
 		return nil, err
 	}

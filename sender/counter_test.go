@@ -379,6 +379,8 @@ func TestCounterOfFormerOwner(t *testing.T) {
 	m.Header.Set(schema.HeaderCEID, "late-91")
 	m.Header.Set(schema.HeaderCEType, "wazzup.counter")
 	m.Header.Set(schema.HeaderCESource, "/wazzup/main")
+	m.Header.Set(schema.HeaderCESpecVersion, "1.0")
+	m.Header.Set(schema.HeaderCETime, schema.FormatTime(time.Now()))
 	if _, err := r.js.PublishMsg(t.Context(), m, jetstream.WithExpectLastSequencePerSubject(last.Sequence)); err != nil {
 		t.Fatal(err)
 	}

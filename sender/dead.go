@@ -189,13 +189,16 @@ func (f *deadFilter) takes(account string, d *queue.DeadLetter) bool {
 		(f.after.IsZero() || !d.Died.Before(f.after))
 }
 
+// deadQuery is the body of `dead.list`.
+type deadQuery struct {
+	deadChoice
+	Offset uint64 `json:"offset"`
+}
+
 // deadList lists letters in the order in which they came. Its offset is a place in
 // the stream, so that what is redriven meanwhile moves nothing.
 func (o *owner) deadList(ctx context.Context, body []byte) (any, error) {
-	var q struct {
-		deadChoice
-		Offset uint64 `json:"offset"`
-	}
+	var q deadQuery
 	if err := decodeRequest(body, &q); err != nil {
 		return nil, err
 	}
@@ -295,14 +298,9 @@ func together(ctx context.Context, n int, do func(ctx context.Context, i int) er
 }
 
 func (o *owner) deadShow(ctx context.Context, body []byte) (any, error) {
-	var q struct {
-		ID string `json:"id"`
-	}
-	if err := decodeRequest(body, &q); err != nil {
+	var q named
+	if err := q.decode(body); err != nil {
 		return nil, err
-	}
-	if q.ID == "" {
-		return nil, badField("id", schema.FaultRequired, "is required")
 	}
 	d, err := o.ledger.DeadOf(ctx, q.ID)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // Window opens the account's window to tests.
@@ -62,6 +63,42 @@ type Fill struct{ f fill }
 
 // Read reports whether a size is to be told to operators.
 func (f *Fill) Read(bytes uint64, limit int64) bool { return f.f.read("stream", bytes, limit) }
+
+// RequestTypes are what the bodies of requests are read into, by the names of their
+// JSON Schemas.
+func RequestTypes() map[string]any {
+	types := map[string]any{
+		"command.get": named{}, "command.cancel": named{}, "command.resolve": resolveQuery{},
+		"channels.list": listQuery{}, "users.list": listQuery{}, "contacts.list": listQuery{}, "deals.list": listQuery{},
+		"users.get": entityQuery{}, "contacts.get": entityQuery{}, "deals.get": entityQuery{},
+		"iframe.open": windowQuery{}, "webhooks.get": struct{}{}, "webhooks.set": webhooksQuery{},
+		"lanes.list": listQuery{}, "lane.pause": laneChoice{}, "lane.resume": laneChoice{},
+		"dead.list": deadQuery{}, "dead.show": named{}, "dead.redrive": redriveRequest{}, "dead.drop": deadChoice{},
+		"contract.get": struct{}{},
+	}
+	schemas := make(map[string]any)
+	for name, v := range types {
+		schemas[schema.RequestSchema(name)] = v
+	}
+	return schemas
+}
+
+// AnswerTypes are what answers are written from. The vendor's own objects are
+// missing.
+func AnswerTypes() map[string]any {
+	types := map[string]any{
+		"command.get": Timeline{}, "command.cancel": standing{}, "command.resolve": standing{},
+		"iframe.open": ChatWindow{}, "webhooks.get": webhooksNow{}, "webhooks.set": webhooksChange{},
+		"lanes.list": LaneList{}, "lane.pause": LaneChange{}, "lane.resume": LaneChange{},
+		"dead.list": DeadList{}, "dead.show": DeadDetail{}, "dead.redrive": RedriveAnswer{}, "dead.drop": DropAnswer{},
+		"channels.list": List{}, "users.list": List{}, "contacts.list": List{}, "deals.list": List{},
+	}
+	schemas := map[string]any{schema.AnswerFaultSchema: faultBody{}}
+	for name, v := range types {
+		schemas[schema.AnswerSchema(name)] = v
+	}
+	return schemas
+}
 
 // MaskURL opens the masking of webhook addresses to tests.
 func MaskURL(address string) string { return maskURL(address) }

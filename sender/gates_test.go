@@ -185,6 +185,9 @@ func (r *rig) request(name, body string) (*nats.Msg, error) {
 		if errors.Is(err, nats.ErrNoResponders) && r.t.Context().Err() == nil {
 			continue // no owner yet
 		}
+		if err == nil {
+			r.byContract(name, body, m)
+		}
 		return m, err
 	}
 }

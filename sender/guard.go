@@ -59,16 +59,16 @@ type guardAnswer struct {
 
 // setWebhooks carries out webhooks.set: by hand if mode is "", otherwise for an
 // ingest.
-func (o *owner) setWebhooks(ctx context.Context, address *string, mode string) (webhooksAnswer, error) {
+func (o *owner) setWebhooks(ctx context.Context, address *string, mode string) (webhooksChange, error) {
 	select {
 	case o.hookTurn <- struct{}{}:
 		defer func() { <-o.hookTurn }()
 	case <-ctx.Done():
-		return webhooksAnswer{}, ctx.Err()
+		return webhooksChange{}, ctx.Err()
 	}
 	g, err := o.loadGuard(ctx)
 	if err != nil {
-		return webhooksAnswer{}, err
+		return webhooksChange{}, err
 	}
 	if mode == "" {
 		return o.setByHand(ctx, g, address)
@@ -78,23 +78,23 @@ func (o *owner) setWebhooks(ctx context.Context, address *string, mode string) (
 
 // setByHand suspends the guard, which would undo it otherwise. That is durable
 // before the address is another.
-func (o *owner) setByHand(ctx context.Context, g *guard, address *string) (webhooksAnswer, error) {
+func (o *owner) setByHand(ctx context.Context, g *guard, address *string) (webhooksChange, error) {
 	before := *g
 	g.Suspended, g.Found, g.Told = true, "", ""
 	if err := o.saveGuard(ctx, g); err != nil {
-		return webhooksAnswer{}, err
+		return webhooksChange{}, err
 	}
 	now, err := o.putWebhooks(ctx, address)
 	if refused(err) {
 		if err := o.saveGuard(ctx, &before); err != nil {
-			return webhooksAnswer{}, err
+			return webhooksChange{}, err
 		}
 	}
 	return now, err
 }
 
 // guardWebhook sees to it that an ingest's address is registered.
-func (o *owner) guardWebhook(ctx context.Context, g *guard, address, mode string) (webhooksAnswer, error) {
+func (o *owner) guardWebhook(ctx context.Context, g *guard, address, mode string) (webhooksChange, error) {
 	wanted := fingerprint(address)
 	if mode == guardKeep {
 		state := ""
@@ -105,26 +105,26 @@ func (o *owner) guardWebhook(ctx context.Context, g *guard, address, mode string
 			state = guardSuperseded
 		}
 		if state != "" {
-			return webhooksAnswer{Guard: &guardAnswer{State: state}}, o.refreshGuard(ctx, g)
+			return guarded(webhooksAnswer{}, guardAnswer{State: state}), o.refreshGuard(ctx, g)
 		}
 	}
 	now, found, err := o.getWebhooks(ctx)
 	if err != nil {
-		return webhooksAnswer{}, err
+		return webhooksChange{}, err
 	}
 	ours := g.Wanted == wanted && !g.Suspended
 	switch {
 	case fingerprint(found) == wanted:
-		now.Guard = &guardAnswer{State: guardKept}
-		return now, o.closeDrift(ctx, g, wanted, address)
+		return guarded(now, guardAnswer{State: guardKept}), o.closeDrift(ctx, g, wanted, address)
 	case ours:
 		return o.repair(ctx, g, now, found, address)
 	}
-	if now, err = o.putWebhooks(ctx, &address); err != nil {
-		return webhooksAnswer{}, err
+	done, err := o.putWebhooks(ctx, &address)
+	if err != nil {
+		return webhooksChange{}, err
 	}
-	now.Guard = &guardAnswer{State: guardRegistered}
-	return now, o.closeDrift(ctx, g, wanted, address)
+	done.Guard = &guardAnswer{State: guardRegistered}
+	return done, o.closeDrift(ctx, g, wanted, address)
 }
 
 // closeDrift notes that the wanted address is the registered one.
@@ -143,7 +143,7 @@ func (o *owner) closeDrift(ctx context.Context, g *guard, wanted, address string
 
 // repair registers the wanted address again in place of another. The repair is
 // counted, and the drift told, before anything is changed.
-func (o *owner) repair(ctx context.Context, g *guard, now webhooksAnswer, found, address string) (webhooksAnswer, error) {
+func (o *owner) repair(ctx context.Context, g *guard, now webhooksAnswer, found, address string) (webhooksChange, error) {
 	at, per := time.Now(), o.cfg.timing.guardPer
 	g.prune(at, per)
 	if g.Found == "" {
@@ -157,31 +157,30 @@ func (o *owner) repair(ctx context.Context, g *guard, now webhooksAnswer, found,
 		g.Repairs = append(g.Repairs, at.UnixMilli())
 	}
 	if err := o.saveGuard(ctx, g); err != nil {
-		return webhooksAnswer{}, err
+		return webhooksChange{}, err
 	}
 	// Once a drift, and once more where it turns out later that nothing more is
 	// done about it.
 	if g.Told == "" || reason == driftStopped && g.Told != reason {
 		if err := o.tellDrift(ctx, g, address, reason); err != nil {
-			return webhooksAnswer{}, err
+			return webhooksChange{}, err
 		}
 	}
 	if reason == driftStopped {
-		now.Guard = &guardAnswer{State: guardStopped, OpensOn: g.opensOn(per)}
-		return now, nil
+		return guarded(now, guardAnswer{State: guardStopped, OpensOn: g.opensOn(per)}), nil
 	}
-	now, err := o.putWebhooks(ctx, &address)
+	done, err := o.putWebhooks(ctx, &address)
 	if err == nil {
-		now.Guard = &guardAnswer{State: guardRepaired}
-		return now, o.closeDrift(ctx, g, fingerprint(address), address)
+		done.Guard = &guardAnswer{State: guardRepaired}
+		return done, o.closeDrift(ctx, g, fingerprint(address), address)
 	}
 	if refused(err) { // nothing has changed: this was no repair
 		g.Repairs = g.Repairs[:len(g.Repairs)-1]
 		if err := o.saveGuard(ctx, g); err != nil {
-			return webhooksAnswer{}, err
+			return webhooksChange{}, err
 		}
 	}
-	return webhooksAnswer{}, err
+	return webhooksChange{}, err
 }
 
 // tellDrift publishes the event of a drift and notes that it is durable. Its id
@@ -205,22 +204,24 @@ func (o *owner) tellDrift(ctx context.Context, g *guard, address, reason string)
 	return o.saveGuard(ctx, g)
 }
 
+// guarded is the answer to an ingest for which nothing was set.
+func guarded(now webhooksAnswer, g guardAnswer) webhooksChange {
+	now.Guard = &g
+	return webhooksChange{webhooksAnswer: now}
+}
+
 // getWebhooks asks the vendor what is registered; found is the whole address.
 func (o *owner) getWebhooks(ctx context.Context) (now webhooksAnswer, found string, err error) {
 	a, err := o.askVendor(ctx, o.client.GetWebhooks)
 	if err != nil {
 		return now, "", err
 	}
-	now, err = masked(a, false)
-	if err != nil {
-		return now, "", err
-	}
-	w, err := wazzup.DecodeWebhooks(a.Body)
-	return now, w.URL, err
+	now, found, _, err = registered(a)
+	return now, found, err
 }
 
 // putWebhooks registers an address, or none.
-func (o *owner) putWebhooks(ctx context.Context, address *string) (webhooksAnswer, error) {
+func (o *owner) putWebhooks(ctx context.Context, address *string) (webhooksChange, error) {
 	a, err := o.askVendor(ctx, func(ctx context.Context) wazzup.Answer { return o.client.SetWebhooks(ctx, address) })
 	if err != nil {
 		called := a.Phase != "" && a.Phase != schema.PhaseNotSent
@@ -228,9 +229,10 @@ func (o *owner) putWebhooks(ctx context.Context, address *string) (webhooksAnswe
 		if !called || refusal {
 			err = unchanged(err)
 		}
-		return webhooksAnswer{}, err
+		return webhooksChange{}, err
 	}
-	return masked(a, true)
+	now, _, changed, err := registered(a)
+	return webhooksChange{now, &changed}, err
 }
 
 // unchanged marks an error after which the address is surely what it was.

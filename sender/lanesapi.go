@@ -44,6 +44,12 @@ type LaneList struct {
 	Next  int        `json:"next,omitempty"` // the offset to go on from; 0 = this was all
 }
 
+// LaneChange is the answer to `lane.pause` and `lane.resume`: the lanes as they
+// stand now.
+type LaneChange struct {
+	Items []LaneItem `json:"items"`
+}
+
 // laneView is a lane while its list is made.
 type laneView struct {
 	key  laneKey
@@ -268,7 +274,7 @@ func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *cha
 	if err != nil {
 		return nil, err
 	}
-	list := LaneList{Items: []LaneItem{}}
+	list := LaneChange{Items: []LaneItem{}}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, class := range classes {

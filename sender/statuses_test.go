@@ -332,7 +332,10 @@ func (d dead) record(step queue.Step, generation int, state schema.State, messag
 		Kind: "send", Channel: simulator.ChannelWhatsApp, Attempt: generation + 1, Fingerprint: "f", Doubted: generation > 0,
 	}
 	if state != "" {
-		r.Event = fmt.Appendf(nil, `{"id":%q,"state":%q,"messageId":%q}`, d.id, state, messageID)
+		e := schema.CommandEvent{
+			ID: d.id, Account: "main", Kind: schema.KindSend, State: state, At: time.Now().UTC(), MessageID: messageID, Seq: d.origin.Seq,
+		}
+		r.Event, _ = e.AppendJSON(nil) // nothing of it can fail
 	}
 	return r
 }

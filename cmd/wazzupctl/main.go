@@ -11,6 +11,7 @@
 //	wazzupctl dead list      what failed; dead redrive sends it after all
 //	wazzupctl contacts …     list, get, upsert and delete; users and deals likewise
 //	wazzupctl chat-window …  the address of a chat window
+//	wazzupctl contract       every subject and body, for programs
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
 // `wazzupctl --help` lists all commands, and `wazzupctl <command> --help` has an
@@ -52,6 +53,7 @@ type grammar struct {
 	ChatWindow chatWindowCmd `cmd:"" help:"Open a chat window: print its address."`
 	Webhook    webhookCmd    `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
 	Dead       deadCmd       `cmd:"" help:"List, redrive or drop the commands that ended dead."`
+	Contract   contractCmd   `cmd:"" help:"Print the AsyncAPI document of every subject and body."`
 	Doctor     doctorCmd     `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
 }
 

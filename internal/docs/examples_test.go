@@ -1,21 +1,20 @@
 package docs_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
 	"github.com/wazzup-relay/wazzup-relay/internal/config"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // TestJSONExamples reads every example of JSON as what it shows: a command must
-// be without fault, an event must have no field but those of the schema.
+// be without fault, an event must have no field but those of the schema, and both
+// must hold to their JSON Schemas.
 func TestJSONExamples(t *testing.T) {
 	t.Parallel()
 	const channel = "a0000000-0000-4000-8000-000000000001"
@@ -29,16 +28,19 @@ func TestJSONExamples(t *testing.T) {
 			switch what := kindOf(f.text); what {
 			case "message":
 				read[what]++
+				bySchema(t, page, schema.CommandSchema(schema.KindSend), body)
 				if _, faults := schema.Decode("main", schema.KindSend, channel, body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "sync":
 				read[what]++
+				bySchema(t, page, schema.CommandSchema(schema.KindContactsUpsert), body)
 				if _, faults := schema.Decode("main", schema.KindContactsUpsert, "", body); len(faults) > 0 {
 					t.Errorf("%s:%d: %+v", page, f.line, faults)
 				}
 			case "event":
 				read[what]++
+				bySchema(t, page, "event-command", body)
 				strictly(t, f, &schema.CommandEvent{})
 			case "window":
 				read[what]++
@@ -83,29 +85,7 @@ func kindOf(text string) string {
 // bySchema holds an example to a JSON Schema.
 func bySchema(t *testing.T, where, name string, body []byte) {
 	t.Helper()
-	source, ok := schema.JSONSchema(name)
-	if !ok {
-		t.Errorf("%s: there is no schema %s", where, name)
-		return
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(source))
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiler := jsonschema.NewCompiler()
-	compiler.AssertFormat()
-	if err := compiler.AddResource(name, doc); err != nil {
-		t.Fatal(err)
-	}
-	compiled, err := compiler.Compile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
-	if err == nil {
-		err = compiled.Validate(value)
-	}
-	if err != nil {
+	if err := schematest.Validate(name, body); err != nil {
 		t.Errorf("%s: %v", where, err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -82,6 +83,7 @@ func TestRunningSystem(t *testing.T) {
 	}
 	t.Cleanup(nc.Close)
 	sendOne(t, nc)
+	schematest.Stored(t, nc, account)
 	relaytest.Get(t, "http://"+ingest.Addr.String()+"/webhooks") // counted, whatever it is
 
 	var metrics []string

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
@@ -317,7 +319,8 @@ func (r *rig) busy(n int) {
 	}
 }
 
-// collect reads every command event from the start, through reconnects.
+// collect reads every event from the start, through reconnects, holds it to the
+// contract, and counts those of commands.
 func (r *rig) collect() { r.t.Helper(); r.collectOf("main") }
 
 func (r *rig) collectOf(account string) {
@@ -326,11 +329,17 @@ func (r *rig) collectOf(account string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{"wazzup." + account + ".evt.command.>"}})
+	c, err := s.OrderedConsumer(r.t.Context(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{schema.EventSubjects(account)}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	consuming, err := c.Consume(func(m jetstream.Msg) {
+		if err := schematest.Event(m.Subject(), m.Headers(), m.Data()); err != nil {
+			r.t.Error(err)
+		}
+		if !strings.HasPrefix(m.Subject(), "wazzup."+account+".evt.command.") {
+			return
+		}
 		var e schema.CommandEvent
 		if err := json.Unmarshal(m.Data(), &e); err != nil {
 			r.t.Errorf("event is no JSON: %v", err)
