@@ -206,7 +206,7 @@ func TestNATSConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("NATS_PASSWORD", strings.TrimSuffix(string(password), "\n"))
-	options, err := server.ProcessConfigFile(filepath.Join(root, "deploy", "nats.conf"))
+	options, err := server.ProcessConfigFile(filepath.Join(root, "deploy", "nats", "nats.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
