@@ -59,6 +59,7 @@ func guard(t *testing.T, nodes int) *guarded {
 	cert, key := g.certificates()
 	t.Setenv("NATS_TLS_CERT", cert)
 	t.Setenv("NATS_TLS_KEY", key)
+	routes := freePorts(t, nodes)
 	for i := range nodes {
 		opts, err := server.ProcessConfigFile(filepath.Join(dir, "nats-tls.conf"))
 		if err != nil {
@@ -67,9 +68,9 @@ func guard(t *testing.T, nodes int) *guarded {
 		opts.Host, opts.Port, opts.HTTPPort, opts.StoreDir, opts.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir(), true
 		if nodes > 1 {
 			opts.ServerName = fmt.Sprintf("n%d", i)
-			opts.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, PoolSize: -1}
-			if i > 0 {
-				opts.Routes = server.RoutesFromStr("nats-route://" + g.servers[0].ClusterAddr().String())
+			opts.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: routes[i]}
+			for _, port := range routes {
+				opts.Routes = append(opts.Routes, server.RoutesFromStr(fmt.Sprintf("nats-route://127.0.0.1:%d", port))...)
 			}
 		}
 		srv, err := server.NewServer(opts)
@@ -82,12 +83,48 @@ func guard(t *testing.T, nodes int) *guarded {
 			srv.WaitForShutdown()
 		})
 		srv.Start()
-		if !srv.ReadyForConnections(10 * time.Second) {
-			t.Fatal("the server did not come up")
-		}
 		g.options, g.servers = append(g.options, opts), append(g.servers, srv)
 	}
+	g.ready()
 	return g
+}
+
+// ready waits until every server takes connections and a cluster has a leader that
+// all of them follow.
+func (g *guarded) ready() {
+	g.t.Helper()
+	for _, srv := range g.servers {
+		if !srv.ReadyForConnections(10 * time.Second) {
+			g.t.Fatal("a server did not come up")
+		}
+	}
+	led := func() bool {
+		lags := func(s *server.Server) bool { return !s.JetStreamIsCurrent() }
+		return slices.ContainsFunc(g.servers, (*server.Server).JetStreamIsLeader) && !slices.ContainsFunc(g.servers, lags)
+	}
+	ticker, deadline := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
+	defer ticker.Stop()
+	for len(g.servers) > 1 && !led() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			g.t.Fatal("the cluster has no leader")
+		}
+	}
+}
+
+// freePorts are ports that were free a moment ago.
+func freePorts(t *testing.T, n int) (ports []int) {
+	t.Helper()
+	for range n {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // of a TCP listener
+	}
+	return ports
 }
 
 // configured copies deploy/nats and adds an account by the commands that the files
@@ -231,7 +268,14 @@ func (g *guarded) refused() []string {
 	return slices.Clone(g.denied)
 }
 
-func (g *guarded) url() string { return "tls://" + g.servers[0].Addr().String() }
+// url lists all nodes; a client takes any of them.
+func (g *guarded) url() string {
+	var all []string
+	for _, srv := range g.servers {
+		all = append(all, "tls://"+srv.Addr().String())
+	}
+	return strings.Join(all, ",")
+}
 
 // settings are what a program logs in with as this user.
 func (g *guarded) settings(user string, more map[string]string) map[string]string {
