@@ -75,8 +75,9 @@ check-generated: # generated files are those that `make generate` writes
 	internal/tools/generated.sh
 
 .PHONY: check-files
-check-files: # compose file, shell scripts; a test of the folder deploy checks JSON, YAML and nats.conf
+check-files: # compose files, shell scripts; tests of the folder deploy check JSON, YAML and NATS's files
 	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml
+	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml $(CURDIR)/deploy/compose.tls.yml
 	for script in .ci/run internal/tools/*.sh; do bash -n "$$script"; done
 
 .PHONY: vuln

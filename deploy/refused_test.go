@@ -275,7 +275,21 @@ func TestReplySubjectsLeadNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, consumers := g.stored(), g.consumers()
+	// What it is about: within RELAY such an answer does lead to another account.
+	before := g.stored()
+	inside := g.login("admin")
+	if err := inside.PublishRequest("wazzup.main.cmd.send."+channel, "wazzup.shop-eu.cmd.send."+channel, []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inside.Request("wazzup.main.cmd.send."+channel, []byte(`{}`), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if now := g.stored(); now["wazzup-shop-eu-commands"] != before["wazzup-shop-eu-commands"]+1 {
+		t.Errorf("an acknowledgement did not lead to another account, which it would do without accounts of NATS: %v", now)
+	}
+
+	before = g.stored()
+	consumers := g.consumers()
 	targets, _ := universe()
 	targets = append(targets, event.Reply())
 	requests := map[string][]string{

@@ -40,9 +40,11 @@ const (
 // guarded is a server, or a cluster, that runs with the files of deploy/nats.
 type guarded struct {
 	t       *testing.T
+	dir     string // of the files
 	options []*server.Options
 	servers []*server.Server
 	ca      string // PEM file
+	renew   func() // writes another certificate in the place of the present one
 
 	mu     sync.Mutex
 	denied []string // what the servers logged of refusals
@@ -54,17 +56,14 @@ const passwordOf = "secret-of-"
 // folder are the test's.
 func guard(t *testing.T, nodes int) *guarded {
 	t.Helper()
-	g := &guarded{t: t}
 	dir := configured(t)
+	g := &guarded{t: t, dir: dir}
 	cert, key := g.certificates()
 	t.Setenv("NATS_TLS_CERT", cert)
 	t.Setenv("NATS_TLS_KEY", key)
 	routes := freePorts(t, nodes)
 	for i := range nodes {
-		opts, err := server.ProcessConfigFile(filepath.Join(dir, "nats-tls.conf"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		opts := load(t, dir)
 		opts.Host, opts.Port, opts.HTTPPort, opts.StoreDir, opts.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir(), true
 		if nodes > 1 {
 			opts.ServerName = fmt.Sprintf("n%d", i)
@@ -87,6 +86,16 @@ func guard(t *testing.T, nodes int) *guarded {
 	}
 	g.ready()
 	return g
+}
+
+// load reads the files as the server does.
+func load(t *testing.T, dir string) *server.Options {
+	t.Helper()
+	opts, err := server.ProcessConfigFile(filepath.Join(dir, "nats-tls.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opts
 }
 
 // ready waits until every server takes connections and a cluster has a leader that
@@ -226,18 +235,25 @@ func (g *guarded) certificates() (cert, key string) {
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
 	check(err)
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(err)
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "nats"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	serial := int64(1)
+	g.renew = func() {
+		g.t.Helper()
+		serial++
+		leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		check(err)
+		leaf := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "nats"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		}
+		leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)
+		check(err)
+		keyDER, err := x509.MarshalECPrivateKey(leafKey)
+		check(err)
+		cert, key = save("server.pem", "CERTIFICATE", leafDER), save("server.key", "EC PRIVATE KEY", keyDER)
 	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)
-	check(err)
-	keyDER, err := x509.MarshalECPrivateKey(leafKey)
-	check(err)
 	g.ca = save("ca.pem", "CERTIFICATE", caDER)
-	return save("server.pem", "CERTIFICATE", leafDER), save("server.key", "EC PRIVATE KEY", keyDER)
+	g.renew()
+	return cert, key
 }
 
 // refusals is the log of a server, of which only refusals are kept.
@@ -451,5 +467,38 @@ func TestRightsNeedLoginAndTLS(t *testing.T) {
 	_, _ = said.ReadFrom(conn) // until the server hangs up
 	if !strings.Contains(said.String(), `"tls_required":true`) || strings.Contains(said.String(), "PONG") {
 		t.Errorf("without TLS the server said %s", said.String())
+	}
+}
+
+// TestCertificateIsRotated: a reload takes the new files, and connections go on.
+func TestCertificateIsRotated(t *testing.T) {
+	g := guard(t, 1)
+	g.ensure(1)
+	serial := func(nc *nats.Conn) int64 {
+		t.Helper()
+		state, err := nc.TLSConnectionState()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.PeerCertificates[0].SerialNumber.Int64()
+	}
+	before := g.login("main-producer")
+	g.renew()
+	opts, running := load(t, g.dir), g.options[0]
+	opts.Host, opts.Port, opts.HTTPPort, opts.StoreDir, opts.NoSigs = running.Host, running.Port, 0, running.StoreDir, true
+	if err := g.servers[0].ReloadOptions(opts); err != nil {
+		t.Fatal(err)
+	}
+	after := g.login("main-producer")
+	if serial(before) == serial(after) {
+		t.Error("the server still shows the former certificate")
+	}
+	for _, nc := range []*nats.Conn{before, after} {
+		if _, err := nc.Request("wazzup.main.cmd.send."+channel, []byte(`{}`), 10*time.Second); err != nil {
+			t.Errorf("certificate %d: %v", serial(nc), err)
+		}
+	}
+	if before.Stats().Reconnects != 0 {
+		t.Error("the connection was lost")
 	}
 }
