@@ -56,8 +56,15 @@ const passwordOf = "secret-of-"
 // folder are the test's.
 func guard(t *testing.T, nodes int) *guarded {
 	t.Helper()
-	dir := configured(t)
-	g := &guarded{t: t, dir: dir}
+	g := &guarded{t: t, dir: configured(t)}
+	g.start(nodes)
+	return g
+}
+
+// start runs the files of the folder.
+func (g *guarded) start(nodes int) {
+	g.t.Helper()
+	t, dir := g.t, g.dir
 	cert, key := g.certificates()
 	t.Setenv("NATS_TLS_CERT", cert)
 	t.Setenv("NATS_TLS_KEY", key)
@@ -85,7 +92,6 @@ func guard(t *testing.T, nodes int) *guarded {
 		g.options, g.servers = append(g.options, opts), append(g.servers, srv)
 	}
 	g.ready()
-	return g
 }
 
 // load reads the files as the server does.
@@ -358,8 +364,13 @@ func (g *guarded) ensure(replicas int) {
 // durable makes the consumer of an account's events, as security.md says.
 func (g *guarded) durable(account string) {
 	g.t.Helper()
+	g.named(account, account+"-consumer")
+}
+
+func (g *guarded) named(account, consumer string) {
+	g.t.Helper()
 	_, err := g.jetStream("admin").CreateConsumer(g.t.Context(), queue.Names{Account: account}.Records(), jetstream.ConsumerConfig{
-		Durable: account + "-consumer", FilterSubject: "wazzup." + account + ".evt.>", AckPolicy: jetstream.AckExplicitPolicy,
+		Durable: consumer, FilterSubject: "wazzup." + account + ".evt.>", AckPolicy: jetstream.AckExplicitPolicy,
 	})
 	if err != nil {
 		g.t.Fatal(err)
@@ -500,5 +511,42 @@ func TestCertificateIsRotated(t *testing.T) {
 	}
 	if before.Stats().Reconnects != 0 {
 		t.Error("the connection was lost")
+	}
+}
+
+// TestAddedService: a block that is copied under another name, as the page says, is
+// another producer or consumer, with inboxes and a durable consumer of its own.
+func TestAddedService(t *testing.T) {
+	dir := configured(t)
+	main := text(t, dir, "main.conf")
+	for _, role := range []string{"producer", "consumer"} {
+		begin := strings.Index(main, "\nmain-"+role+": {")
+		end := begin + strings.Index(main[begin:], "\n}\n") + len("\n}\n")
+		main += strings.NewReplacer("main-"+role, "main-crm-"+role, "MAIN_"+strings.ToUpper(role), "MAIN_CRM_"+strings.ToUpper(role)).Replace(main[begin:end])
+		t.Setenv("NATS_MAIN_CRM_"+strings.ToUpper(role)+"_PASSWORD", `"`+passwordOf+"main-crm-"+role+`"`)
+	}
+	write(t, dir, "main.conf", main)
+	g := &guarded{t: t, dir: dir}
+	g.start(1)
+	g.ensure(1)
+	js := g.jetStream("main-crm-producer")
+	if ack, err := js.Publish(t.Context(), "wazzup.main.cmd.send."+channel, []byte(`{}`)); err != nil || ack.Stream != "wazzup-main-commands" {
+		t.Errorf("the producer: %v, %v", ack, err)
+	}
+	g.named(mine, "main-crm-consumer")
+	if _, err := g.jetStream("main-crm-consumer").Consumer(t.Context(), "wazzup-main-records", "main-crm-consumer"); err != nil {
+		t.Errorf("the consumer: %v", err)
+	}
+	p := g.probe("main-crm-consumer")
+	others := []string{"$JS.API.CONSUMER.MSG.NEXT.wazzup-main-records.main-consumer", "$JS.API.CONSUMER.DELETE.wazzup-main-records.main-consumer", "$JS.ACK.wazzup-main-records.main-consumer.1.1.1.1.0"}
+	var attempts []string
+	for _, subject := range others {
+		attempts = append(attempts, "publish "+subject)
+		if err := p.nc.Publish(subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if taken := p.wait(attempts); len(taken) > 0 {
+		t.Errorf("it was not refused %q", taken)
 	}
 }

@@ -286,6 +286,7 @@ func (i *install) jobs() {
 	i.durable(mine)
 	p, r := i.producer(), i.reader()
 	i.produce(p)
+	i.abuse(p)
 	i.read(r)
 	i.operate(i.wazzupctl())
 
@@ -365,6 +366,42 @@ func (i *install) produce(p *producer) {
 	}
 	if _, err := events.NextMsg(10 * time.Second); err != nil {
 		i.t.Errorf("nothing came to %s: %v", subject, err)
+	}
+}
+
+// abuse names subjects for Wazzup-Reply-To to which the worker might publish, and
+// the producer may not. Each such command ends invalid, and nothing is published.
+func (i *install) abuse(p *producer) {
+	i.t.Helper()
+	admin := i.login("admin")
+	targets := []string{
+		"wazzup.shop-eu.cmd.send." + channel, "wazzup.shop-eu.reply.x", "wazzup.main.evt.channels.x", "wz.main.x.abused",
+		"$JS.API.STREAM.PURGE.wazzup-main-abused", "$KV.wazzup-owners.abused", "_R_.abused", "_INBOX.*.abused", "wazzup.main.reply.>",
+	}
+	heard := make(chan *nats.Msg, 100)
+	for _, subject := range []string{"wazzup.shop-eu.>", "wazzup.main.evt.channels.x", "wz.main.x.abused", "$JS.API.STREAM.PURGE.>", "$KV.wazzup-owners.abused", "_R_.abused", "_INBOX.*.abused", "wazzup.main.reply.>"} {
+		if _, err := admin.ChanSubscribe(subject, heard); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	if err := admin.Flush(); err != nil {
+		i.t.Fatal(err)
+	}
+	for n, target := range targets {
+		body := fmt.Appendf(nil, `{"id":"abuse-%d","chatType":"whatsapp","chatId":"79990000007","text":"Hi"}`, n)
+		if _, err := p.publish.Send(i.t.Context(), schema.KindSend, channel, body, queue.WithReplyTo(target)); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	// Commands of one chat end in their order.
+	p.send("after-abuse", "79990000007", nil)(schema.StateSent)
+	for n, target := range targets {
+		if timeline := p.ask("command.get", fmt.Sprintf(`{"id":"abuse-%d"}`, n)); !strings.Contains(timeline, `"state":"invalid"`) {
+			i.t.Errorf("Wazzup-Reply-To %s: %s", target, timeline)
+		}
+	}
+	for len(heard) > 0 {
+		i.t.Errorf("something was published to %s", (<-heard).Subject)
 	}
 }
 
