@@ -194,6 +194,7 @@ func TestComposeSettings(t *testing.T) {
 // with the passwords that the container's own command makes of the secret files.
 func TestNATSConfiguration(t *testing.T) {
 	secrets, nats := t.TempDir(), compose(t)["nats"]
+	t.Setenv("CONFIG", nats.Environment["CONFIG"])
 	var users []string
 	for _, secret := range nats.Secrets {
 		user, ok := strings.CutSuffix(strings.TrimPrefix(secret, "nats_"), "_password")

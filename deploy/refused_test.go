@@ -23,7 +23,7 @@ import (
 const channel = "a0000000-0000-4000-8000-000000000001"
 
 // violation is a refusal as the server tells it.
-var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`) //nolint:gochecknoglobals // never changed
+var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
 
 // prober logs in as a user and tells what the server refused.
 type prober struct {
@@ -157,8 +157,9 @@ func within(subject, pattern string) bool {
 // allow it; TestRightsPage shows what they allow. Nothing may have changed after
 // it: no stream, no consumer, no message.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	publish, subscribe := universe()
 	before, consumers := g.stored(), g.consumers()
 	for _, u := range g.users() {
@@ -221,6 +222,7 @@ func (g *guarded) consumers() []string {
 // TestOwnRightsReachNobody is about one account's users and the other account: a
 // list that names the roles' rights is of no use if these rights reach too far.
 func TestOwnRightsReachNobody(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
 	for _, u := range g.users() {
 		if !strings.HasPrefix(u.Username, mine+"-") {
@@ -245,8 +247,9 @@ func TestOwnRightsReachNobody(t *testing.T) {
 // names for answers, and the server, or the worker, answers with its own rights.
 // A role's account keeps all of it inside.
 func TestReplySubjectsLeadNowhere(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	admin := g.jetStream("admin")
 	// Something for the consumer to pull. It would be a valid command.
 	for _, account := range []string{mine, theirs} {
@@ -372,8 +375,9 @@ func (g *guarded) user(name string) *server.User {
 // TestHeadersAreHarmless: headers with which JetStream does more than to store a
 // message. A command either is stored as it is, or refused.
 func TestHeadersAreHarmless(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	nc := g.login(mine + "-producer")
 	subject := "wazzup.main.cmd.send." + channel
 	publish := func(h nats.Header) (stored bool, answer string) {
@@ -455,8 +459,9 @@ func TestHeadersAreHarmless(t *testing.T) {
 // Within an account it is one, for as long as the window says; the ledger, which
 // remembers it for longer, tells of the repeat in an event.
 func TestDedupeBlocksNobodyElse(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	for round := range 20 {
 		id := fmt.Sprintf("order-%d", round)
 		for _, account := range []string{mine, theirs} {
@@ -483,8 +488,9 @@ func TestDedupeBlocksNobodyElse(t *testing.T) {
 // account's, nor its own account's commands. All requests time out or are refused,
 // and the durable consumers stand as they were.
 func TestConsumersStayApart(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	js, err := jetstream.New(g.login(mine + "-consumer"))
 	if err != nil {
 		t.Fatal(err)
@@ -494,7 +500,7 @@ func TestConsumersStayApart(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	push := jetstream.ConsumerConfig{DeliverSubject: "wazzup.shop-eu.cmd.send." + channel, FilterSubject: "wazzup.main.evt.>"} //nolint:staticcheck // that it is refused is what is shown
+	push := jetstream.ConsumerConfig{DeliverSubject: "wazzup.shop-eu.cmd.send." + channel, FilterSubject: "wazzup.main.evt.>"}
 	for name, try := range map[string]func() error{
 		"push into another account": func() error {
 			_, err := js.CreatePushConsumer(short(), "wazzup-main-records", push)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,8 +67,7 @@ func (g *guarded) start(nodes int) {
 	g.t.Helper()
 	t, dir := g.t, g.dir
 	cert, key := g.certificates()
-	t.Setenv("NATS_TLS_CERT", cert)
-	t.Setenv("NATS_TLS_KEY", key)
+	g.fill(cert, key)
 	routes := freePorts(t, nodes)
 	for i := range nodes {
 		opts := load(t, dir)
@@ -137,7 +137,11 @@ func freePorts(t *testing.T, n int) (ports []int) {
 			t.Fatal(err)
 		}
 		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // of a TCP listener
+		address, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			t.Fatalf("listening on %s", l.Addr())
+		}
+		ports = append(ports, address.Port)
 	}
 	return ports
 }
@@ -168,29 +172,30 @@ func configured(t *testing.T) (dir string) {
 		}
 	}
 	write(t, dir, "relay.conf", relay.String())
-	for _, name := range variables(t, dir) {
-		if strings.HasSuffix(name, "_PASSWORD") {
-			user := strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(name, "NATS_"), "_PASSWORD"), "_", "-"))
-			t.Setenv(name, `"`+passwordOf+user+`"`)
-		}
-	}
 	return dir
 }
 
-// variables lists those that the files take from the environment.
-func variables(t *testing.T, dir string) []string {
-	t.Helper()
-	found := map[string]bool{}
-	files, err := filepath.Glob(filepath.Join(dir, "*.conf"))
+// fill puts values in the place of the variables that the server takes from its
+// environment, which all tests share.
+func (g *guarded) fill(cert, key string) {
+	g.t.Helper()
+	files, err := filepath.Glob(filepath.Join(g.dir, "*.conf"))
 	if err != nil || len(files) == 0 {
-		t.Fatal("there are no files", err)
+		g.t.Fatal("there are no files", err)
 	}
 	for _, file := range files {
-		for _, match := range regexp.MustCompile(`\$(NATS_\w+)`).FindAllStringSubmatch(text(t, dir, filepath.Base(file)), -1) {
-			found[match[1]] = true
-		}
+		name := filepath.Base(file)
+		write(g.t, g.dir, name, regexp.MustCompile(`\$NATS_\w+`).ReplaceAllStringFunc(text(g.t, g.dir, name), func(variable string) string {
+			switch variable {
+			case "$NATS_TLS_CERT":
+				return strconv.Quote(cert)
+			case "$NATS_TLS_KEY":
+				return strconv.Quote(key)
+			}
+			user := strings.TrimSuffix(strings.TrimPrefix(variable, "$NATS_"), "_PASSWORD")
+			return strconv.Quote(passwordOf + strings.ToLower(strings.ReplaceAll(user, "_", "-")))
+		}))
 	}
-	return slices.Sorted(maps.Keys(found))
 }
 
 func text(t *testing.T, dir, name string) string {
@@ -333,27 +338,27 @@ func (g *guarded) jetStream(user string) jetstream.JetStream {
 	return js
 }
 
-// limits leave room for many streams on a small disk.
-func limits(replicas int) queue.Limits {
-	return queue.Limits{Replicas: replicas, CommandBytes: 8 << 20, RecordBytes: 32 << 20, DeferredBytes: 8 << 20, DeadBytes: 8 << 20}
+// limits are small, so that many servers share a disk.
+func limits() queue.Limits {
+	return queue.Limits{CommandBytes: 8 << 20, RecordBytes: 32 << 20, DeferredBytes: 8 << 20, DeadBytes: 8 << 20}
 }
 
 // ensure has the worker's user make both accounts' streams, and admin the durable
 // consumers.
-func (g *guarded) ensure(replicas int) {
+func (g *guarded) ensure() {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
 	defer cancel()
 	worker := g.jetStream("worker")
 	for _, account := range []string{mine, theirs} {
-		if _, err := queue.Ensure(ctx, worker, account, limits(replicas)); err != nil {
+		if _, err := queue.Ensure(ctx, worker, account, limits()); err != nil {
 			g.t.Fatal(err)
 		}
 	}
-	if _, err := queue.OpenLeases(ctx, worker, "w", replicas); err != nil {
+	if _, err := queue.OpenLeases(ctx, worker, "w", 1); err != nil {
 		g.t.Fatal(err)
 	}
-	if _, err := queue.OpenMembers(ctx, worker, replicas); err != nil {
+	if _, err := queue.OpenMembers(ctx, worker, 1); err != nil {
 		g.t.Fatal(err)
 	}
 	for _, account := range []string{mine, theirs} {
@@ -405,6 +410,7 @@ func (g *guarded) users() []*server.User {
 // TestRightsPage holds the table of security.md to the files: it names every user
 // of the account main, and each subject that it may publish and subscribe to.
 func TestRightsPage(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
 	_, page, _ := strings.Cut(string(read(t, "docs/security.md")), "<!-- roles:begin -->")
 	page, _, found := strings.Cut(page, "<!-- roles:end -->")
@@ -450,6 +456,7 @@ func mentions(subject, account string) bool {
 
 // TestRightsNeedLoginAndTLS: nobody gets in without a password, or without TLS.
 func TestRightsNeedLoginAndTLS(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
 	for name, opts := range map[string][]nats.Option{
 		"nobody":         {nats.RootCAs(g.ca)},
@@ -483,8 +490,9 @@ func TestRightsNeedLoginAndTLS(t *testing.T) {
 
 // TestCertificateIsRotated: a reload takes the new files, and connections go on.
 func TestCertificateIsRotated(t *testing.T) {
+	t.Parallel()
 	g := guard(t, 1)
-	g.ensure(1)
+	g.ensure()
 	serial := func(nc *nats.Conn) int64 {
 		t.Helper()
 		state, err := nc.TLSConnectionState()
@@ -517,18 +525,18 @@ func TestCertificateIsRotated(t *testing.T) {
 // TestAddedService: a block that is copied under another name, as the page says, is
 // another producer or consumer, with inboxes and a durable consumer of its own.
 func TestAddedService(t *testing.T) {
+	t.Parallel()
 	dir := configured(t)
 	main := text(t, dir, "main.conf")
 	for _, role := range []string{"producer", "consumer"} {
 		begin := strings.Index(main, "\nmain-"+role+": {")
 		end := begin + strings.Index(main[begin:], "\n}\n") + len("\n}\n")
 		main += strings.NewReplacer("main-"+role, "main-crm-"+role, "MAIN_"+strings.ToUpper(role), "MAIN_CRM_"+strings.ToUpper(role)).Replace(main[begin:end])
-		t.Setenv("NATS_MAIN_CRM_"+strings.ToUpper(role)+"_PASSWORD", `"`+passwordOf+"main-crm-"+role+`"`)
 	}
 	write(t, dir, "main.conf", main)
 	g := &guarded{t: t, dir: dir}
 	g.start(1)
-	g.ensure(1)
+	g.ensure()
 	js := g.jetStream("main-crm-producer")
 	if ack, err := js.Publish(t.Context(), "wazzup.main.cmd.send."+channel, []byte(`{}`)); err != nil || ack.Stream != "wazzup-main-commands" {
 		t.Errorf("the producer: %v, %v", ack, err)

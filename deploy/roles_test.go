@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func (i *install) worker() (stop func()) {
 	i.t.Helper()
 	s := relay.NewWorkerSettings()
 	parse(i.t, s, i.settings("worker", map[string]string{
-		"WAZZUP_API_KEY": "key", "WAZZUP_API_URL": i.sim.URL(), "ADMIN_ADDR": anyPort, "WAZZUP_REPLICAS": fmt.Sprint(i.replicas),
+		"WAZZUP_API_KEY": "key", "WAZZUP_API_URL": i.sim.URL(), "ADMIN_ADDR": anyPort, "WAZZUP_REPLICAS": strconv.Itoa(i.replicas),
 		"WAZZUP_RECONCILE_WAIT": "100ms", "WAZZUP_BACKOFF": "10ms..200ms", "WAZZUP_BULK_RATE": "0",
 		"WAZZUP_COMMAND_BYTES": "8MiB", "WAZZUP_RECORD_BYTES": "32MiB", "WAZZUP_DEFERRED_BYTES": "8MiB", "WAZZUP_DEAD_BYTES": "8MiB",
 	}))
@@ -264,12 +265,14 @@ func (w *wazzupctl) says(code int, words string, args ...string) {
 // TestRolesCanDoTheirJobs takes the whole way, each role as its own user: nothing
 // of it may be refused.
 func TestRolesCanDoTheirJobs(t *testing.T) {
+	t.Parallel()
 	i := &install{guarded: guard(t, 1), sim: relaytest.Vendor(t, simulator.Config{}), replicas: 1, log: relaytest.NewOutput()}
 	i.jobs()
 }
 
 // TestRolesInACluster does the same on three nodes, with three copies of each stream.
 func TestRolesInACluster(t *testing.T) {
+	t.Parallel()
 	i := &install{guarded: guard(t, 3), sim: relaytest.Vendor(t, simulator.Config{}), replicas: 3, log: relaytest.NewOutput()}
 	i.jobs()
 }
