@@ -79,8 +79,9 @@ check-asyncapi: ## Have the official parser read the AsyncAPI document (skipped 
 	internal/tools/asyncapi/check.sh
 
 .PHONY: check-files
-check-files: # compose file, shell scripts; a test of the folder deploy checks JSON, YAML and nats.conf
+check-files: # compose files, shell scripts; tests of the folder deploy check JSON, YAML and NATS's files
 	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml
+	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml $(CURDIR)/deploy/compose.tls.yml
 	for script in .ci/run internal/tools/*.sh internal/tools/*/*.sh; do bash -n "$$script"; done
 
 .PHONY: vuln

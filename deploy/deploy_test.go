@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net"
@@ -190,35 +191,60 @@ func TestComposeSettings(t *testing.T) {
 }
 
 // The configuration of the nats container, read as the server itself reads it,
-// with the password that the container's own command makes of the secret file.
+// with the passwords that the container's own command makes of the secret files.
 func TestNATSConfiguration(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "nats_password")
-	if err := os.WriteFile(secret, []byte("1e5\n"), 0o400); err != nil { // a number must stay a text
-		t.Fatal(err)
+	secrets, nats := t.TempDir(), compose(t)["nats"]
+	t.Setenv("CONFIG", nats.Environment["CONFIG"])
+	var users []string
+	for _, secret := range nats.Secrets {
+		user, ok := strings.CutSuffix(strings.TrimPrefix(secret, "nats_"), "_password")
+		if !ok {
+			continue
+		}
+		users = append(users, strings.ReplaceAll(user, "_", "-"))
+		// One of them is a number, and must stay a text.
+		if err := os.WriteFile(filepath.Join(secrets, secret), fmt.Appendf(nil, "%de5\n", len(users)), 0o400); err != nil {
+			t.Fatal(err)
+		}
 	}
-	command := strings.NewReplacer("$$", "$", "/run/secrets/nats_password", secret).Replace(compose(t)["nats"].Command[0])
-	export, program, found := strings.Cut(command, " exec ")
-	if !found || program != "nats-server --config /etc/nats/nats.conf" {
+	command := strings.NewReplacer("$$", "$", "/run/secrets", secrets).Replace(nats.Command[0])
+	export, program, found := strings.Cut(command, "&& exec ")
+	if !found || program != `nats-server --config "/etc/nats/$CONFIG"` {
 		t.Fatalf("the command is %s", command)
 	}
-	password, err := exec.CommandContext(t.Context(), "sh", "-c", export+" printenv NATS_PASSWORD").Output()
+	env, err := exec.CommandContext(t.Context(), "sh", "-c", export+" && env").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("NATS_PASSWORD", strings.TrimSuffix(string(password), "\n"))
-	options, err := server.ProcessConfigFile(filepath.Join(root, "deploy", "nats.conf"))
+	for _, variable := range regexp.MustCompile(`(?m)^(NATS_\w+)=(.*)$`).FindAllStringSubmatch(string(env), -1) {
+		t.Setenv(variable[1], variable[2])
+	}
+	options, err := server.ProcessConfigFile(filepath.Join(root, "deploy", "nats", nats.Environment["CONFIG"]))
 	if err != nil {
 		t.Fatal(err)
 	}
 	switch {
-	case options.Username != "wazzup", options.Password != "1e5":
-		t.Errorf("user %q with password %q", options.Username, options.Password)
 	case !options.JetStream, options.StoreDir != "/data":
 		t.Error("no JetStream on /data")
 	case options.JetStreamMaxStore != 10<<30, options.SyncInterval != time.Second:
 		t.Errorf("store %d bytes, sync interval %s", options.JetStreamMaxStore, options.SyncInterval)
 	case options.Port != 4222, options.HTTPPort != 8222, options.HTTPHost != "127.0.0.1":
 		t.Errorf("ports %d and %s", options.Port, net.JoinHostPort(options.HTTPHost, strconv.Itoa(options.HTTPPort)))
+	}
+	if len(options.Users) != len(users) {
+		t.Errorf("%d users, and passwords of %q", len(options.Users), users)
+	}
+	for _, user := range options.Users {
+		if want := fmt.Sprintf("%de5", slices.Index(users, user.Username)+1); user.Password != want {
+			t.Errorf("%s has the password %q, want %q", user.Username, user.Password, want)
+		}
+	}
+	// Worker and ingest log in as users that there are, and use their inboxes.
+	for name, program := range map[string]service{"worker": compose(t)["worker"], "ingest": compose(t)["ingest"]} {
+		if user := program.Environment["NATS_USER"]; user != name || program.Environment["NATS_INBOX_PREFIX"] != "_INBOX."+user ||
+			program.Environment["NATS_PASSWORD_FILE"] != "/run/secrets/nats_"+user+"_password" {
+			t.Errorf("%s logs in with %v", name, program.Environment)
+		}
 	}
 }
 

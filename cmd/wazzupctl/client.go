@@ -42,6 +42,7 @@ type connection struct {
 	NATSCA           *string       `name:"nats-ca" group:"Connection" placeholder:"FILE" help:"PEM file of authorities to trust (NATS_CA)."`
 	NATSCert         *string       `name:"nats-cert" group:"Connection" placeholder:"FILE" help:"PEM file of the client certificate (NATS_CERT)."`
 	NATSKey          *string       `name:"nats-key" group:"Connection" placeholder:"FILE" help:"PEM file of its key (NATS_KEY)."`
+	NATSInboxPrefix  *string       `name:"nats-inbox-prefix" group:"Connection" placeholder:"SUBJECT" help:"Beginning of the subjects on which answers are awaited (NATS_INBOX_PREFIX; default _INBOX)."`
 	Account          *string       `name:"wazzup-account" aliases:"account" group:"Connection" placeholder:"NAME" help:"The account (WAZZUP_ACCOUNT; default main)."`
 	ConnectTimeout   time.Duration `name:"connect-timeout" group:"Connection" default:"5s" help:"How long to wait for NATS (default ${default})."`
 }
@@ -60,6 +61,7 @@ func (c *connection) settings(e *env) (*relay.ClientSettings, error) {
 		{"nats-ca", c.NATSCA},
 		{"nats-cert", c.NATSCert},
 		{"nats-key", c.NATSKey},
+		{"nats-inbox-prefix", c.NATSInboxPrefix},
 		{"wazzup-account", c.Account},
 	} {
 		if flag.value != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -20,6 +20,7 @@ type event struct {
 	Seq     uint64          `json:"seq"` // in the records stream
 	Body    json.RawMessage `json:"body"`
 
+	header nats.Header
 	tokens []string // of the subject after wazzup.<account>.evt.
 	fields eventFields
 }
@@ -43,20 +44,6 @@ type eventFields struct {
 	Reason    string          `json:"reason"`
 	OpensOn   string          `json:"opensOn"`
 	Counter   *int64          `json:"counter"`
-}
-
-// readEvent takes a message of the records stream.
-func readEvent(m jetstream.Msg) (*event, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return nil, fmt.Errorf("read event: %w", err)
-	}
-	e := &event{
-		Subject: m.Subject(), ID: m.Headers().Get(schema.HeaderCEID), Time: meta.Timestamp.UTC(),
-		Seq: meta.Sequence.Stream, Body: m.Data(),
-	}
-	e.parse()
-	return e, nil
 }
 
 // parse reads subject and body. A body may be a list, or hold fields of other

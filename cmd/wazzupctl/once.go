@@ -110,14 +110,14 @@ func (s *system) newTrial(ctx context.Context, e *env) (*trial, error) {
 		conn.Close()
 		return nil, err
 	}
-	messages, err := subscribe(ctx, cl, time.Time{}, []string{schema.EventSubjects(s.account)})
+	events, err := openFeed(ctx, cl, time.Time{}, schema.EventSubjects(s.account))
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	following, stop := context.WithCancel(ctx)
 	t.stop = stop
-	t.follower.Go(func() { t.follow(following, messages) })
+	t.follower.Go(func() { t.follow(following, events) })
 	return t, nil
 }
 
@@ -128,20 +128,15 @@ func (t *trial) close() {
 }
 
 // follow keeps every event.
-func (t *trial) follow(ctx context.Context, messages jetstream.MessagesContext) {
-	end := context.AfterFunc(ctx, messages.Stop)
-	defer end()
+func (t *trial) follow(ctx context.Context, events *feed) {
+	defer events.close()
 	for {
-		m, err := messages.Next()
-		var ev *event
-		if err == nil {
-			ev, err = readEvent(m)
-		}
+		ev, err := events.event(ctx)
 		if err != nil && ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			err = sound(m, ev)
+			err = sound(ev)
 		}
 		t.mu.Lock()
 		if err != nil && t.failed == nil {
@@ -160,8 +155,8 @@ func (t *trial) follow(ctx context.Context, messages jetstream.MessagesContext) 
 }
 
 // sound checks what every event must have.
-func sound(m jetstream.Msg, e *event) error {
-	h := m.Headers()
+func sound(e *event) error {
+	h := e.header
 	switch {
 	case h.Get(schema.HeaderCEID) == "", h.Get(schema.HeaderCEID) != h.Get(schema.HeaderMsgID):
 		return fmt.Errorf("event %d: ce-id is empty or not the message's id", e.Seq)

@@ -8,9 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -55,7 +52,7 @@ func (c *watchCmd) Run(ctx context.Context, e *env) error {
 	}
 	shown := 0
 	cl.Progress("waiting for events")
-	err = follow(ctx, cl, start, c.subjects(cl.account), func(ev *event) (bool, error) {
+	err = follow(ctx, cl, start, c.filter(cl.account), func(ev *event) (bool, error) {
 		if !c.wants(ev) {
 			return false, nil
 		}
@@ -115,31 +112,27 @@ func joinKinds() string {
 	return strings.Join(all, ", ")
 }
 
-// subjects are what the server is asked for: whole families; the rest is chosen
-// here.
-func (c *watchCmd) subjects(account string) []string {
+// filter is what the server is asked for: one family, or all of them; the rest is
+// chosen here.
+func (c *watchCmd) filter(account string) string {
 	wanted := make(map[string]bool)
 	for _, kind := range c.Kind {
-		if slices.Contains(families(), kind) {
-			wanted[kind] = true
-		} else {
-			wanted["command"] = true
+		if !slices.Contains(families(), kind) {
+			kind = "command"
 		}
+		wanted[kind] = true
 	}
-	if len(wanted) == 0 {
-		return []string{schema.EventSubjects(account)}
+	all := schema.EventSubjects(account)
+	if len(wanted) != 1 {
+		return all
 	}
-	var subjects []string
-	for _, family := range families() {
-		switch {
-		case !wanted[family]:
-		case family == "channels": // the one that ends there
-			subjects = append(subjects, schema.ChannelsEventSubject(account))
-		default:
-			subjects = append(subjects, strings.TrimSuffix(schema.EventSubjects(account), ">")+family+".>")
-		}
+	if wanted["channels"] { // the one that ends there
+		return schema.ChannelsEventSubject(account)
 	}
-	return subjects
+	for family := range wanted {
+		all = strings.TrimSuffix(all, ">") + family + ".>"
+	}
+	return all
 }
 
 // wants chooses by what the flags say.
@@ -171,25 +164,14 @@ func (c *watchCmd) print(cl *client, e *event) error {
 
 // follow hands over the account's events, from a time on (zero: only new ones),
 // until each returns true or an error, or ctx ends.
-func follow(ctx context.Context, cl *client, start time.Time, subjects []string, each func(*event) (done bool, err error)) error {
-	messages, err := subscribe(ctx, cl, start, subjects)
+func follow(ctx context.Context, cl *client, start time.Time, filter string, each func(*event) (done bool, err error)) error {
+	events, err := openFeed(ctx, cl, start, filter)
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, messages.Stop)
-	defer func() {
-		stop()
-		messages.Stop()
-	}()
+	defer events.close()
 	for {
-		m, err := messages.Next()
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return fmt.Errorf("follow events: %w", err)
-		}
-		ev, err := readEvent(m)
+		ev, err := events.event(ctx)
 		if err != nil {
 			return err
 		}
@@ -197,23 +179,4 @@ func follow(ctx context.Context, cl *client, start time.Time, subjects []string,
 			return err
 		}
 	}
-}
-
-func subscribe(ctx context.Context, cl *client, start time.Time, subjects []string) (jetstream.MessagesContext, error) {
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverNewPolicy}
-	if !start.IsZero() {
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &start
-	}
-	consumer, err := cl.js.OrderedConsumer(ctx, queue.Names{Account: cl.account}.Records(), cfg)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("account %s has no events on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --account", cl.account)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("follow events: %w", err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return nil, fmt.Errorf("follow events: %w", err)
-	}
-	return messages, nil
 }

@@ -34,6 +34,9 @@ const (
 	notConnectedEvery = 5 * time.Minute
 )
 
+// DefaultInboxPrefix is what the inboxes of all NATS clients begin with.
+const DefaultInboxPrefix = "_INBOX"
+
 var (
 	// ErrNATSClosed: the connection was closed for good, though nobody asked.
 	ErrNATSClosed = errors.New("NATS connection is closed")
@@ -57,8 +60,8 @@ type NATSConfig struct {
 	CA, Cert, Key string
 	// Name is shown by the server's own monitoring.
 	Name string
-	// InboxPrefix replaces "_INBOX", for servers on which each client may
-	// subscribe to inboxes of its own only; "" = _INBOX.
+	// InboxPrefix is NATS_INBOX_PREFIX: what inboxes begin with, for servers on
+	// which each client may subscribe to its own only; "" = DefaultInboxPrefix.
 	InboxPrefix string
 	// InProcess connects to a server of this process without a socket.
 	InProcess nats.InProcessConnProvider
@@ -143,23 +146,34 @@ func (cfg NATSConfig) options() ([]nats.Option, error) {
 	if cfg.InProcess == nil {
 		urlErr = checkNATSURL(cfg.URL)
 	}
-	if err := errors.Join(urlErr, loginErr, caErr, certErr); err != nil {
+	inboxes, inboxErr := cfg.inboxes()
+	if err := errors.Join(urlErr, loginErr, caErr, certErr, inboxErr); err != nil {
 		return nil, err
 	}
-	opts := []nats.Option{nats.Name(cfg.Name), login}
+	opts := []nats.Option{nats.Name(cfg.Name), login, inboxes}
 	if cfg.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(cfg.InProcess)) // no socket, no TLS
 	} else {
 		opts = append(opts, authorities, certificate)
 	}
-	if cfg.InboxPrefix != "" {
-		prefix := nats.CustomInboxPrefix(cfg.InboxPrefix)
-		if err := prefix(new(nats.Options)); err != nil {
-			return nil, fmt.Errorf("inbox prefix: %w", err)
-		}
-		opts = append(opts, prefix)
-	}
 	return opts, nil // nats.Connect passes over those that are nil
+}
+
+// inboxes keeps the prefix below _INBOX, since a command's events are published
+// to no other inbox.
+func (cfg NATSConfig) inboxes() (nats.Option, error) {
+	if cfg.InboxPrefix == "" || cfg.InboxPrefix == DefaultInboxPrefix {
+		return nil, nil
+	}
+	for token := range strings.SplitSeq(cfg.InboxPrefix, ".") {
+		if token == "" || strings.ContainsAny(token, "*> \t\r\n") {
+			return nil, fault("NATS_INBOX_PREFIX", "is no subject without wildcards")
+		}
+	}
+	if !strings.HasPrefix(cfg.InboxPrefix, DefaultInboxPrefix+".") {
+		return nil, fault("NATS_INBOX_PREFIX", "must be _INBOX or begin with _INBOX.")
+	}
+	return nats.CustomInboxPrefix(cfg.InboxPrefix), nil
 }
 
 // checkNATSURL never quotes the URL, which may hold a password.

@@ -5,16 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
@@ -164,132 +160,5 @@ func requestSubjects(t *testing.T, nc *nats.Conn) []string {
 			subjects = append(subjects, e.Subject)
 		}
 		return subjects
-	}
-}
-
-// TestRights runs a server with the page's rights: they must suffice for what
-// they are for, and for no more.
-func TestRights(t *testing.T) {
-	t.Parallel()
-	url := startWithRights(t)
-	owner := login(t, url, "wazzup")
-	admin, err := jetstream.New(owner)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := queue.Ensure(t.Context(), admin, account, queue.Limits{}); err != nil {
-		t.Fatal(err)
-	}
-	records := queue.Names{Account: account}.Records()
-	if _, err := admin.CreateConsumer(t.Context(), records, jetstream.ConsumerConfig{
-		Durable: "reports", FilterSubject: schema.EventSubjects(account), AckPolicy: jetstream.AckExplicitPolicy,
-	}); err != nil {
-		t.Fatal(err)
-	}
-
-	shop := login(t, url, "shop")
-	publisher, err := queue.NewPublisher(shop, account)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := publisher.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, []byte(`{}`)); err != nil {
-		t.Errorf("the producer cannot publish a command: %v", err)
-	}
-	if _, err := shop.SubscribeSync(schema.ReplySubjectPrefix(account) + "shop-1"); err != nil {
-		t.Error(err)
-	}
-	flush(t, shop)
-	if err := shop.LastError(); err != nil {
-		t.Errorf("the producer: %v", err)
-	}
-	event := schema.ChannelsEventSubject(account)
-	for _, subject := range []string{event, schema.APISubject(account, "webhooks.set"), "$JS.API.STREAM.PURGE." + records, "wz.main.f.x.s.x"} {
-		refused(t, shop, subject)
-	}
-
-	if _, err := admin.Publish(t.Context(), event, []byte(`[]`)); err != nil {
-		t.Fatal(err)
-	}
-	reports := login(t, url, "reports")
-	js, err := jetstream.New(reports)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consumer, err := js.Consumer(t.Context(), records, "reports")
-	if err != nil {
-		t.Fatalf("the consumer cannot be found: %v", err)
-	}
-	message, err := consumer.Next(jetstream.FetchMaxWait(time.Minute))
-	if err != nil {
-		t.Fatalf("the consumer gets no event: %v", err)
-	}
-	if err := message.DoubleAck(t.Context()); err != nil {
-		t.Errorf("the consumer cannot acknowledge: %v", err)
-	}
-	for _, subject := range []string{event, schema.SendSubject(account, schema.KindSend, "x"), "$JS.API.STREAM.PURGE." + records} {
-		refused(t, reports, subject)
-	}
-}
-
-// startWithRights starts a server with the block of the page.
-func startWithRights(t *testing.T) (url string) {
-	t.Helper()
-	text := block(t, "docs/operating.md", "rights")
-	text = strings.TrimSuffix(strings.TrimPrefix(text, "```text\n"), "```\n")
-	text = regexp.MustCompile(`password: \$\w+`).ReplaceAllString(text, `password: "p"`)
-	folder := t.TempDir()
-	file := filepath.Join(folder, "nats.conf")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	opts, err := server.ProcessConfigFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opts.Host, opts.Port = "127.0.0.1", server.RANDOM_PORT
-	opts.JetStream, opts.StoreDir, opts.JetStreamMaxStore = true, folder, 10<<30
-	opts.NoLog, opts.NoSigs = true, true
-	s, err := server.NewServer(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(time.Minute) {
-		t.Fatal("the server does not become ready")
-	}
-	return s.ClientURL()
-}
-
-func login(t *testing.T, url, user string) *nats.Conn {
-	t.Helper()
-	nc, err := nats.Connect(url, nats.UserInfo(user, "p"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
-}
-
-func flush(t *testing.T, nc *nats.Conn) {
-	t.Helper()
-	if err := nc.FlushTimeout(time.Minute); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// refused publishes where the user has no right to: the server names the subject
-// in its refusal, before it answers the flush.
-func refused(t *testing.T, nc *nats.Conn, subject string) {
-	t.Helper()
-	if err := nc.Publish(subject, nil); err != nil {
-		t.Fatal(err)
-	}
-	flush(t, nc)
-	if err := nc.LastError(); !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), subject) {
-		t.Errorf("a publish to %s: got %v, want a refusal", subject, err)
 	}
 }

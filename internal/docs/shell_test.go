@@ -140,7 +140,7 @@ func checkCommand(t *testing.T, ctl *ctl, c shown) {
 		if args[0] != "-HUP" {
 			t.Errorf("%s: %v is no way to treat a program", c.where, args)
 		}
-	case "docker", "install", "printf", "openssl", "chmod":
+	case "docker", "install", "printf", "openssl", "chmod", "sed":
 	default:
 		t.Errorf("%s: %q is not known here: check it, and teach this test about it", c.where, name)
 	}

@@ -20,6 +20,7 @@ type NATSSettings struct {
 	URL, Creds, User string
 	Password         config.Secret
 	CA, Cert, Key    string
+	InboxPrefix      string
 }
 
 // Declare adds them to a table.
@@ -31,13 +32,14 @@ func (n *NATSSettings) Declare(s *config.Set) {
 	s.String(&n.CA, "NATS_CA", "", "PEM file of the authorities to trust instead of the system's; makes TLS a must.")
 	s.String(&n.Cert, "NATS_CERT", "", "PEM file of the client certificate to show; needs NATS_KEY.")
 	s.String(&n.Key, "NATS_KEY", "", "PEM file of the certificate's key.")
+	s.String(&n.InboxPrefix, "NATS_INBOX_PREFIX", daemon.DefaultInboxPrefix, "Beginning of the subjects on which answers are awaited, for servers on which each user may listen to its own only: _INBOX, or below it such as _INBOX.worker.")
 }
 
 // Config is what to connect with; name is shown by the server's monitoring.
 func (n *NATSSettings) Config(name string, log zerolog.Logger) daemon.NATSConfig {
 	return daemon.NATSConfig{
 		URL: n.URL, Creds: n.Creds, User: n.User, Password: string(n.Password),
-		CA: n.CA, Cert: n.Cert, Key: n.Key, Name: name, Log: log,
+		CA: n.CA, Cert: n.Cert, Key: n.Key, InboxPrefix: n.InboxPrefix, Name: name, Log: log,
 	}
 }
 

@@ -31,6 +31,7 @@ func TestDefaults(t *testing.T) {
 	t.Parallel()
 	nats := []string{
 		"NATS_URL=nats://127.0.0.1:4222", "NATS_CREDS=", "NATS_USER=", "NATS_PASSWORD=", "NATS_CA=", "NATS_CERT=", "NATS_KEY=",
+		"NATS_INBOX_PREFIX=_INBOX",
 	}
 	for _, tt := range []struct {
 		name  string
@@ -138,6 +139,7 @@ func TestWorkerFaults(t *testing.T) {
 		{"a password that cannot be read is not missing too", []string{"--nats-password-file", missing}, map[string]string{"WAZZUP_API_KEY": canary, "NATS_USER": "u"}, []string{"--nats-password-file"}},
 		{"an accounts file that is not there", nil, map[string]string{"WAZZUP_ACCOUNTS_FILE": missing}, []string{missing}},
 		{"an address without port", nil, map[string]string{"WAZZUP_API_KEY": canary, "ADMIN_ADDR": "127.0.0.1"}, []string{"ADMIN_ADDR"}},
+		{"inboxes outside of _INBOX", nil, map[string]string{"WAZZUP_API_KEY": canary, "NATS_INBOX_PREFIX": "worker"}, []string{"NATS_INBOX_PREFIX"}},
 		{"certificate without key", nil, map[string]string{"WAZZUP_API_KEY": canary, "NATS_CERT": missing}, []string{"NATS_KEY"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
