@@ -289,7 +289,7 @@ func TestTimelineOfABreaker(t *testing.T) {
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()
-	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse, For: simulator.Duration(2 * time.Second)}); err != nil {
+	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); err != nil {
 		t.Fatal(err)
 	}
 	r.send("a", phone, "x")
@@ -297,6 +297,7 @@ func TestTimelineOfABreaker(t *testing.T) {
 	if now := r.waiting("a", "breaker"); !strings.HasPrefix(now.Why, "family ") && now.Why != "channel" {
 		t.Errorf("waiting: got %+v", now)
 	}
+	r.sim.ClearRules()
 	r.states("a")
 	all := waitsOf(r.whole("a"), "breaker")
 	if len(all) != 1 || all[0].Millis < 1000 || all[0].Why == "" {
