@@ -121,7 +121,7 @@ func (w *waiting) isOurs(e *schema.CommandEvent) bool {
 // nobody tells.
 func (w *waiting) lookUp(ctx context.Context) *schema.CommandEvent {
 	const request = "command.get"
-	if w.p.forbidden(schema.APISubject(w.p.account, request)) {
+	if forbidden(w.p.nc, schema.APISubject(w.p.account, request)) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.p.quiet)

@@ -171,7 +171,7 @@ func (p *Publisher) fault(subject string, err error) error {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case refused, errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return err // and it is surely not stored
-	case p.forbidden(subject):
+	case forbidden(p.nc, subject):
 		return fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
@@ -181,8 +181,8 @@ func (p *Publisher) fault(subject string, err error) error {
 // a publish without right with an error of the whole connection, so that the
 // publisher only sees that no PubAck comes. The subject is in the error's text,
 // and nowhere else.
-func (p *Publisher) forbidden(subject string) bool {
-	last := p.nc.LastError()
+func forbidden(nc *nats.Conn, subject string) bool {
+	last := nc.LastError()
 	return errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), strconv.Quote(subject))
 }
 
