@@ -41,6 +41,31 @@ func FamilySubjects(account string, f Family) string {
 	return subject + ".>"
 }
 
+// CommandEventFilter matches the events of commands; what is "" may be anything.
+// The channel of sync commands is [NoChannel].
+func CommandEventFilter(account string, s State, k Kind, channelID string) string {
+	return subjectRoot + account + ".evt.command." + anyOr(string(s)) + "." + anyOr(string(k)) + "." + anyOr(channelID)
+}
+
+// MessageEventFilter matches the messages of webhooks; what is "" may be anything.
+// direction is DirectionIn or DirectionOut, the others as the vendor writes them.
+func MessageEventFilter(account, direction, channelID, chatType, chatID string) string {
+	keyOf := func(text string) string {
+		if text == "" {
+			return anyOr("")
+		}
+		return Key(text)
+	}
+	return subjectRoot + account + ".evt.message." + anyOr(direction) + "." + keyOf(channelID) + "." + keyOf(chatType) + "." + keyOf(chatID)
+}
+
+func anyOr(token string) string {
+	if token == "" {
+		return "*"
+	}
+	return token
+}
+
 // ParseEventSubject splits the subject of an event into its account, its family
 // and the tokens that follow. What they mean is said where the subject is made,
 // such as at [CommandEventSubject]. ok is false for what is no event's subject.

@@ -129,3 +129,20 @@ func TestFamilySubjects(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestEventFilters(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ got, want string }{
+		{schema.CommandEventFilter("main", "", "", ""), "wazzup.main.evt.command.*.*.*"},
+		{schema.CommandEventFilter("main", schema.StateDead, schema.KindBulk, aChannel), "wazzup.main.evt.command.dead.bulk." + aChannel},
+		{schema.MessageEventFilter("main", schema.DirectionIn, "", "", ""), "wazzup.main.evt.message.in.*.*.*"},
+		{
+			schema.MessageEventFilter("main", "", aChannel, "instagram", "john.doe"),
+			"wazzup.main.evt.message.*." + aChannel + ".instagram." + schema.Key("john.doe"),
+		},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %s, want %s", tt.got, tt.want)
+		}
+	}
+}
