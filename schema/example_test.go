@@ -73,8 +73,10 @@ func ExampleDecode() {
 
 // A consumer follows one chat.
 func ExampleKey() {
-	fmt.Println(schema.Key("79998887766"))
-	fmt.Println(schema.Key("john.doe"))
+	for _, chatID := range []string{"79998887766", "john.doe"} {
+		key := schema.Key(chatID)
+		fmt.Println(key)
+	}
 	fmt.Println(schema.MessageEventSubject("main", "in", "3376e1c3-26a6-478b-b964-72bf01cc22cb", "instagram", "john.doe"))
 	// Output:
 	// 79998887766

@@ -127,7 +127,7 @@ func (s *shop) campaign(ctx context.Context, channelID, id string, phones []stri
 func (s *shop) contact(ctx context.Context, id, name, phone string) error {
 	c, err := schema.NewSync(map[string]any{
 		"id": id, "name": name, "responsibleUserId": "1",
-		"contactData": []map[string]string{{"chatType": schema.ChatWhatsApp, "chatId": phone}},
+		"chats": []map[string]string{{"chatType": schema.ChatWhatsApp, "chatId": phone}},
 	})
 	if err != nil {
 		return err
