@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func campaign(n, chats int) []queue.Command {
 	next := make([]int, chats)
 	for i := range all {
 		chat := rand.IntN(chats)
-		all[i] = queue.Command{Kind: schema.KindBulk, Message: text(fmt.Sprintf("c-%d", i), fmt.Sprint(79990000000+chat), fmt.Sprint(next[chat]))}
+		all[i] = queue.Command{Kind: schema.KindBulk, Message: text(fmt.Sprintf("c-%d", i), strconv.Itoa(79990000000+chat), strconv.Itoa(next[chat]))}
 		next[chat]++
 	}
 	return all

@@ -49,7 +49,7 @@ func consumeAndTell(url string) error {
 		return err
 	}
 	return c.Run(context.Background(), func(_ context.Context, e *queue.Received) error {
-		_, err := fmt.Println(e.ID)
+		_, err := fmt.Fprintln(os.Stdout, e.ID)
 		return err
 	})
 }

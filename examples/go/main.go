@@ -75,6 +75,8 @@ type shop struct {
 	out       io.Writer
 }
 
+func (s *shop) say(what ...any) { _, _ = fmt.Fprintln(s.out, what...) }
+
 // send sends a text, which is of no use after a quarter of an hour, and waits for
 // what becomes of it.
 func (s *shop) send(ctx context.Context, c *schema.SendCommand) error {
@@ -87,13 +89,13 @@ func (s *shop) send(ctx context.Context, c *schema.SendCommand) error {
 	}
 	switch e := outcome.Event; e.State {
 	case schema.StateSent:
-		fmt.Fprintln(s.out, "sent as", e.MessageID)
+		s.say("sent as", e.MessageID)
 	case schema.StateDuplicate: // the same message, published before: nothing to do
-		fmt.Fprintln(s.out, "was published before, and is", e.Original.State)
+		s.say("was published before, and is", e.Original.State)
 	case schema.StateExpired:
-		fmt.Fprintln(s.out, "came too late, and was not sent")
+		s.say("came too late, and was not sent")
 	default: // rejected, dead, cancelled
-		fmt.Fprintln(s.out, "was not sent:", e.State, e.Error)
+		s.say("was not sent:", e.State, e.Error)
 	}
 	return nil
 }
@@ -112,13 +114,13 @@ func (s *shop) campaign(ctx context.Context, channelID, id string, phones []stri
 	results, err := s.publisher.PublishAll(ctx, commands)
 	for i, r := range results {
 		if invalid, ok := errors.AsType[*schema.InvalidCommandError](r.Err); ok {
-			fmt.Fprintf(s.out, "number %d of the list is no phone number: %v\n", i+1, invalid)
+			s.say("number", i+1, "of the list is no phone number:", invalid)
 		}
 	}
 	if err != nil {
 		return s.advise(err)
 	}
-	fmt.Fprintln(s.out, "stored", len(results))
+	s.say("stored", len(results))
 	return nil
 }
 
@@ -138,7 +140,7 @@ func (s *shop) contact(ctx context.Context, id, name, phone string) error {
 	if err != nil {
 		return s.advise(err)
 	}
-	fmt.Fprintln(s.out, "stored as number", receipt.Seq)
+	s.say("stored as number", receipt.Seq)
 	return nil
 }
 
@@ -152,11 +154,11 @@ func (s *shop) cancel(ctx context.Context, id string) error {
 	refused, isRefused := errors.AsType[*queue.RequestError](err)
 	switch {
 	case err == nil:
-		fmt.Fprintln(s.out, "will never be sent")
+		s.say("will never be sent")
 	case isRefused && refused.Status == 409:
-		fmt.Fprintln(s.out, "too late: it is", refused.State)
+		s.say("too late: it is", refused.State)
 	case isRefused && refused.Status == 404:
-		fmt.Fprintln(s.out, "there is no such message")
+		s.say("there is no such message")
 	default:
 		return err
 	}
@@ -183,9 +185,9 @@ func (s *shop) listen(ctx context.Context) error {
 		// the same transaction.
 		switch event := e.Data.(type) {
 		case *schema.MessageEvent:
-			fmt.Fprintln(s.out, event.Direction, event.ChatID, event.Text)
+			s.say(event.Direction, event.ChatID, event.Text)
 		case *schema.CommandEvent:
-			fmt.Fprintln(s.out, event.ID, event.State, event.Error)
+			s.say(event.ID, event.State, event.Error)
 		}
 		return nil // an error would have the event come again
 	}))
