@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -159,6 +160,7 @@ type Consumer struct {
 	stream string
 	cfg    ConsumerConfig
 	want   jetstream.ConsumerConfig
+	trace  propagation.TraceContext
 }
 
 // NewConsumer returns a consumer of an account's events over a connection that the
@@ -227,7 +229,7 @@ func (c *Consumer) open(ctx context.Context, create bool) (jetstream.Consumer, e
 	})
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		err = ErrNoStream
+		err = fmt.Errorf("%w: no worker has served the account yet", ErrNoStream)
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		err = ErrConsumerGone
 	}
@@ -259,7 +261,7 @@ func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 
 // Handler deals with one event. nil acknowledges it; an error has it come again,
 // after a wait, but for one that wraps [ErrSkip]. A panic counts as an error. ctx
-// ends when Run was told to stop and its grace is over.
+// carries the event's trace, and ends when Run was told to stop and its grace is over.
 //
 // An event may come more than once: after a crash between its end and its
 // acknowledgement, and some hundreds after the NATS server itself was killed, which
@@ -368,7 +370,7 @@ func (f *faultOnce) set(err error) {
 func (c *Consumer) deal(ctx, work context.Context, m jetstream.Msg, handle Handler) {
 	e := received(m)
 	progress := c.keep(m)
-	err := call(work, handle, e)
+	err := call(c.trace.Extract(work, exactHeader(e.Header)), handle, e)
 	progress()
 	switch {
 	case err == nil:

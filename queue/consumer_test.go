@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
@@ -149,11 +150,17 @@ func TestConsumer(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t, queuetest.Server(t))
 	events := make(chan *queue.Received, 4)
-	r := consume(t, a.nc, queue.ConsumerConfig{Name: "shop"}, func(_ context.Context, e *queue.Received) error {
+	traces := make(chan string, 4)
+	r := consume(t, a.nc, queue.ConsumerConfig{Name: "shop"}, func(ctx context.Context, e *queue.Received) error {
 		events <- e
+		traces <- trace.SpanContextFromContext(ctx).TraceID().String()
 		return nil
 	})
-	store(t, a.js, 0, 1)
+	first := event("e-0")
+	first.Header.Set(schema.HeaderTraceparent, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	if _, err := a.js.PublishMsg(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := a.js.Publish(t.Context(), "wazzup.main.evt.channels", []byte(`{"not":"a list"}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +179,9 @@ func TestConsumer(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, e); diff != "" {
 		t.Error(diff)
+	}
+	if got := <-traces; got != "4bf92f3577b34da6a3ce929d0e0e4736" {
+		t.Errorf("the handler's context has the trace %s", got)
 	}
 	// What cannot be read is passed on as it is.
 	if e := <-events; e.Data != nil || string(e.Body) != `{"not":"a list"}` {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -50,7 +52,7 @@ type Outcome struct {
 // outcome's receipt says where it is stored; the command goes on.
 func (p *Publisher) PublishAndWait(ctx context.Context, c Command, opts ...PublishOption) (Outcome, error) {
 	o := options(opts)
-	o.replyTo = p.nc.NewInbox()
+	o.replyTo = p.ownInbox()
 	prepared, err := p.prepare(ctx, c, o)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("publish command: %w", err)
@@ -70,6 +72,15 @@ func (p *Publisher) PublishAndWait(ctx context.Context, c Command, opts ...Publi
 	w := &waiting{p: p, receipt: receipt, events: events, onEvent: o.onEvent}
 	event, err := w.end(ctx)
 	return Outcome{receipt, event}, err
+}
+
+// ownInbox is a subject that a command may name for its events: an inbox, unless
+// the connection has inboxes of another form.
+func (p *Publisher) ownInbox() string {
+	if inbox := p.nc.NewInbox(); strings.HasPrefix(inbox, nats.InboxPrefix) {
+		return inbox
+	}
+	return schema.ReplySubjectPrefix(p.account) + nuid.Next()
 }
 
 // waiting is for the end of one command.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,26 @@ func TestPublishAndWait(t *testing.T) {
 	}
 	if len(heard) != 2 || heard[0] != schema.StateRetrying || heard[1] != schema.StateRejected {
 		t.Errorf("heard %q", heard)
+	}
+}
+
+// A user whose inboxes have a form that no command may name waits elsewhere.
+func TestPublishAndWaitInbox(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	named := make(chan string, 1)
+	a.onCommand(t, func(_ int, to string) {
+		named <- to
+		a.say(t, to, schema.CommandEvent{ID: "a", State: schema.StateSent, Seq: 1})
+	})
+	for prefix, want := range map[string]string{"_INBOX.shop": "_INBOX.shop.", "_INBOX_shop": "wazzup.main.reply."} {
+		nc := queuetest.Conn(t, a.srv, nats.CustomInboxPrefix(prefix))
+		if _, err := newPublisher(t, nc, "main").PublishAndWait(bounded(t), queue.Command{Kind: schema.KindSend, Message: text("a", "79998887766", "x")}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-named; !strings.HasPrefix(got, want) {
+			t.Errorf("inboxes of %s: it named %s, want %s…", prefix, got, want)
+		}
 	}
 }
 
