@@ -148,6 +148,13 @@ func TestPublishAllWaitsForRoom(t *testing.T) {
 		defer close(done)
 		results, err = newPublisher(t, a.nc, "main").PublishAll(bounded(t), all)
 	}()
+	for full := false; !full; {
+		stream, streamErr := a.js.Stream(t.Context(), a.topology.Commands())
+		if streamErr != nil {
+			t.Fatal(streamErr)
+		}
+		full = stream.CachedInfo().State.Bytes > 40_000-400
+	}
 	// What a worker does: it takes commands off the stream, and makes room.
 	consumer, consumerErr := a.js.CreateConsumer(t.Context(), a.topology.Commands(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
 	if consumerErr != nil {
@@ -193,16 +200,19 @@ func TestPublishAllEnds(t *testing.T) {
 		t.Fatalf("got %v, want the deadline", err)
 	}
 	var left []queue.Command
-	full := 0
+	full, unconfirmed := 0, 0
 	for i, r := range results {
 		if r.Err == nil {
 			continue
 		}
 		left = append(left, all[i])
-		if !errors.Is(r.Err, context.DeadlineExceeded) || errors.Is(r.Err, queue.ErrUnconfirmed) {
+		if !errors.Is(r.Err, context.DeadlineExceeded) {
 			t.Fatalf("command %d: %v", i, r.Err)
 		}
-		if errors.Is(r.Err, queue.ErrFull) {
+		switch {
+		case errors.Is(r.Err, queue.ErrUnconfirmed): // under way when the time was over
+			unconfirmed++
+		case errors.Is(r.Err, queue.ErrFull):
 			full++
 		}
 	}
@@ -213,8 +223,8 @@ func TestPublishAllEnds(t *testing.T) {
 	if _, err := p.PublishAll(bounded(t), left); err != nil {
 		t.Fatal(err)
 	}
-	if n := inOrder(t, commands(t, a.js), all); n != len(all) {
-		t.Errorf("%d are stored, want %d", n, len(all))
+	if n := inOrder(t, commands(t, a.js), all); n < len(all) || n > len(all)+unconfirmed {
+		t.Errorf("%d are stored, want %d and at most %d twice", n, len(all), unconfirmed)
 	}
 }
 

@@ -97,6 +97,13 @@ func consume(t *testing.T, nc *nats.Conn, cfg queue.ConsumerConfig, handle queue
 	return r
 }
 
+// next is closed with the next change.
+func (r *running) next() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
 func (r *running) change() {
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -399,8 +406,8 @@ func TestConsumerProgress(t *testing.T) {
 	two := consume(t, queuetest.Conn(t, srv), cfg, slow)
 	store(t, a.js, 0, 1)
 	select {
-	case <-one.changed:
-	case <-two.changed:
+	case <-one.next():
+	case <-two.next():
 	}
 	if err := errors.Join(one.end(), two.end()); err != nil {
 		t.Error(err)
