@@ -13,6 +13,35 @@
 //     those that go on after they were dead.
 //   - dead: the dead letters.
 //
+// # For other programs
+//
+// A Go program that publishes commands, reads events or asks for something imports
+// this package and schema, and needs these parts of it, whose names and meaning
+// are stable:
+//
+//   - [Publisher]: commands of every kind, checked before they are published; whole
+//     batches ([Publisher.PublishAll]); the outcome of one's own command
+//     ([Publisher.PublishAndWait]). With [Command], [Receipt], [Result], [Outcome], the
+//     options With… and the errors [ErrNoStream], [ErrFull], [ErrForbidden],
+//     [ErrTooLarge], [ErrUnconfirmed], [ErrNotEnded].
+//   - [Consumer]: events, with [ConsumerConfig], [Start], [Handler], [Received] and
+//     the errors [ErrSkip], [ErrGaveUp], [ErrNotAcknowledged], [ErrConsumerGone],
+//     [PanicError].
+//   - [Requests]: what an account's worker answers, with [RequestError], [ErrNoOwner].
+//   - [Names], for the names of streams ([Names.Commands], [Names.Records]), and
+//     [Ensure] with [Limits] and [Topology] for a program that makes an account's
+//     streams before any worker has started.
+//   - [Ask], which makes a request to NATS again while nobody leads.
+//
+// Their files are publisher.go, command.go, batch.go, outcome.go, consumer.go,
+// requests.go, ask.go, topology.go.
+//
+// # The machinery
+//
+// All else is exported for worker and ingest, and may change with every version:
+// leases and members, intake, ledger, gates, parking, dead letters, the making of
+// events ([Event], [Origin]), and every name of a subject that begins with `wz.`.
+//
 // The files follow a message: topology.go makes the streams, publisher.go puts a
 // command in, members.go knows which workers are alive, lease.go decides which of
 // them owns the account, intake.go hands the owner the commands of each lane,

@@ -20,6 +20,7 @@ func small() queue.Limits {
 }
 
 type account struct {
+	srv      queuetest.Endpoint
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	topology *queue.Topology
@@ -41,7 +42,7 @@ func newAccount(t *testing.T, srv queuetest.Endpoint) *account {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &account{nc, js, topology, leases}
+	return &account{srv, nc, js, topology, leases}
 }
 
 // own takes the lease, raises the epoch and opens the ledger.

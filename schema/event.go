@@ -110,6 +110,8 @@ const StatePending State = "pending"
 
 // StatusEvent is what is added to the vendor's status object in `evt.status.…`.
 type StatusEvent struct {
+	// Word is processing, sent, delivered, read or failed: the subject's token.
+	Word      string          `json:"-"`
 	MessageID string          `json:"messageId"`
 	Status    json.RawMessage `json:"status"` // number or string, as the vendor sent it
 	CommandID string          `json:"commandId,omitempty"`

@@ -73,8 +73,10 @@ func ExampleDecode() {
 
 // A consumer follows one chat.
 func ExampleKey() {
-	fmt.Println(schema.Key("79998887766"))
-	fmt.Println(schema.Key("john.doe"))
+	for _, chatID := range []string{"79998887766", "john.doe"} {
+		key := schema.Key(chatID)
+		fmt.Println(key)
+	}
 	fmt.Println(schema.MessageEventSubject("main", "in", "3376e1c3-26a6-478b-b964-72bf01cc22cb", "instagram", "john.doe"))
 	// Output:
 	// 79998887766
@@ -104,4 +106,28 @@ func ExampleCommandEvent() {
 	fmt.Println(e.ID, e.State, e.State.Final(), e.Error.Code, e.Error.Class)
 	// Output:
 	// order-1042-shipped rejected true MESSAGES_NOT_TEXT_FIRST terminal
+}
+
+// A consumer tells events apart by their types.
+func ExampleDecodeEvent() {
+	const channel = "3376e1c3-26a6-478b-b964-72bf01cc22cb"
+	for _, stored := range []struct{ subject, body string }{
+		{"wazzup.main.evt.message.in." + channel + ".whatsapp.79998887766", `{"messageId":"m-1","chatId":"79998887766","text":"Where is my order?"}`},
+		{"wazzup.main.evt.command.dead.send." + channel, `{"id":"order-1042-shipped","state":"dead","error":{"code":"TIMEOUT","reason":"no_evidence"}}`},
+	} {
+		event, err := schema.DecodeEvent(stored.subject, []byte(stored.body))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		switch e := event.(type) {
+		case *schema.MessageEvent:
+			fmt.Println(e.Direction, e.ChatID, e.Text)
+		case *schema.CommandEvent:
+			fmt.Println(e.ID, e.State, e.Error.Reason)
+		}
+	}
+	// Output:
+	// in 79998887766 Where is my order?
+	// order-1042-shipped dead no_evidence
 }

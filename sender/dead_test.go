@@ -888,7 +888,7 @@ func TestRedriveKinds(t *testing.T) {
 	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts"}, Times: 1, Status: 500})
 	r.start(r.mortal())
 	r.send("scheduled\n1", phone, "later", fmt.Sprintf(`,"sendAt":%q`, time.Now().Add(300*time.Millisecond).Format(time.RFC3339Nano)))
-	headers := func(m *nats.Msg) { m.Header.Set("Nats-Expected-Stream", queue.Names{Account: "main"}.Commands()) }
+	headers := queue.WithHeader("Nats-Expected-Stream", queue.Names{Account: "main"}.Commands())
 	r.publish(schema.KindBulk, "bulk", `{"id":"bulk","chatType":"whatsapp","chatId":"79990000002","text":"later"}`, headers)
 	contact := map[string]any{"id": "c1", "responsibleUserId": "u1", "name": "N", "contactData": []any{map[string]string{"chatType": "whatsapp", "chatId": phone}}}
 	if _, err := r.pub.Sync(t.Context(), schema.EntityContacts, schema.VerbUpsert, contact, queue.WithID("sync")); err != nil {

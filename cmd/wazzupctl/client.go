@@ -2,35 +2,25 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/rs/zerolog"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay"
-	"github.com/wazzup-relay/wazzup-relay/schema"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 )
 
-const (
-	// handOver is how long a request is repeated that meets nobody: an account
-	// changes hands within this time when its owner leaves in order.
-	handOver      = 3 * time.Second
-	handOverPause = 200 * time.Millisecond
-	codeHandOver  = "HAND_OVER" // of a request that an owner could not begin any more
-	// answerTimeout bounds one request; the worker may wait for the account's
-	// rate and for Wazzup.
-	answerTimeout = 30 * time.Second
-)
+// handOver is how long a request is repeated that meets nobody: an account changes
+// hands within this time when its owner leaves in order.
+const handOver = 3 * time.Second
 
 // connection are the flags that say where NATS is and which account is meant.
 // nil = not given: the environment, then the default.
@@ -155,15 +145,7 @@ func redacted(list string) string {
 func (c *client) Close() { c.conn.Close() }
 
 // apiError is a refusal of a request, by the worker or by Wazzup through it.
-type apiError struct {
-	name   string
-	Status int
-	Fault  schema.Error
-}
-
-func (e *apiError) Error() string {
-	return fmt.Sprintf("%s was refused with %d %s: %s", e.name, e.Status, e.Fault.Code, e.Fault.Description)
-}
+type apiError = queue.RequestError
 
 // errNoWorker: nobody serves the account's requests.
 var errNoWorker = errors.New("no worker serves this account: start one (cmd/worker, or `wazzupctl dev`), or name another account with --account")
@@ -171,59 +153,18 @@ var errNoWorker = errors.New("no worker serves this account: start one (cmd/work
 // request asks the account's owner and decodes the answer into out, which may be
 // a *json.RawMessage.
 func (c *client) request(ctx context.Context, name string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("request %s: %w", name, err)
-	}
-	answer, err := c.ask(ctx, name, body)
+	requests, err := queue.NewRequests(c.nc, c.account)
 	if err != nil {
 		return err
 	}
-	if status := answer.Header.Get(micro.ErrorCodeHeader); status != "" {
-		refused := &apiError{name: name}
-		refused.Status, _ = strconv.Atoi(status) // 0 = a status that is no number
-		var fault struct {
-			Error schema.Error `json:"error"`
-		}
-		if json.Unmarshal(answer.Data, &fault) != nil || fault.Error.Code == "" {
-			fault.Error.Code = answer.Header.Get(micro.ErrorHeader)
-		}
-		refused.Fault = fault.Error
-		return refused
+	requests.HandOver = handOver
+	requests.Waiting = func() { c.Progress("waiting for a worker of account " + c.account) }
+	err = requests.Do(ctx, name, in, out)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, queue.ErrNoOwner):
+		return fmt.Errorf("request %s of account %s: %w", name, c.account, errNoWorker)
 	}
-	if err := json.Unmarshal(answer.Data, out); err != nil {
-		return fmt.Errorf("request %s: unreadable answer: %w", name, err)
-	}
-	return nil
-}
-
-// ask repeats a request that meets nobody, since the account may be changing
-// hands.
-func (c *client) ask(ctx context.Context, name string, body []byte) (*nats.Msg, error) {
-	patience := time.Now().Add(handOver)
-	for {
-		once, cancel := context.WithTimeout(ctx, answerTimeout)
-		answer, err := c.nc.RequestWithContext(once, schema.APISubject(c.account, name), body)
-		cancel()
-		switch {
-		case err == nil && answer.Header.Get(micro.ErrorHeader) == codeHandOver && time.Now().Before(patience):
-		case err == nil:
-			return answer, nil
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case errors.Is(err, nats.ErrNoResponders) && time.Now().Before(patience):
-		case errors.Is(err, nats.ErrNoResponders):
-			return nil, fmt.Errorf("request %s of account %s: %w", name, c.account, errNoWorker)
-		default:
-			return nil, fmt.Errorf("request %s of account %s: no answer: %w", name, c.account, err)
-		}
-		c.Progress("waiting for a worker of account " + c.account)
-		timer := time.NewTimer(handOverPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, context.Cause(ctx)
-		}
-	}
+	return err
 }
