@@ -14,7 +14,8 @@ const (
 )
 
 // JSONSchemas returns the names of all JSON Schemas (draft 2020-12), sorted:
-// `command-…` for what producers publish, `event-…` for what consumers get.
+// `command-…` for what producers publish, `event-…` for what consumers get,
+// `request-…` and `answer-…` for requests.
 func JSONSchemas() []string {
 	entries, err := schemaFiles.ReadDir(schemaFolder)
 	if err != nil {

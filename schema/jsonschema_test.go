@@ -63,6 +63,13 @@ func TestJSONSchemaNames(t *testing.T) {
 	for _, k := range schema.Kinds() {
 		want[schema.CommandSchema(k)] = true
 	}
+	want[schema.AnswerFaultSchema] = true
+	for _, name := range schema.Requests() {
+		want[schema.RequestSchema(name)] = true
+		if !strings.HasPrefix(name, "group.") { // nothing but a refusal
+			want[schema.AnswerSchema(name)] = true
+		}
+	}
 	if got := schema.JSONSchemas(); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
 		t.Errorf("got %q, want %q", got, slices.Sorted(maps.Keys(want)))
 	}
@@ -365,6 +372,8 @@ func TestJSONSchemaLimits(t *testing.T) {
 		{"command-users-upsert", "$defs/envelope/properties/id/maxLength", schema.MaxIDLength},
 		{"event-command", "$defs/error/properties/faults/maxItems", schema.MaxFaults},
 		{"event-command", "$defs/fault/properties/field/maxLength", schema.MaxFieldLength},
+		{"request-iframe-open", "properties/user/properties/name/maxLength", schema.MaxUserNameLength},
+		{"request-iframe-open", "$defs/chat/properties/chatId/maxLength", schema.MaxChatIDLength},
 	}
 	for _, tt := range tests {
 		keys := strings.Split(tt.path, "/")
@@ -394,7 +403,13 @@ func TestJSONSchemasRepeatThemselvesExactly(t *testing.T) {
 			"command-contacts-upsert/$defs/envelope/properties/group", "command-contacts-delete/$defs/envelope/properties/group",
 			"command-deals-upsert/$defs/envelope/properties/group", "command-deals-delete/$defs/envelope/properties/group",
 		},
-		{"event-channel/properties", "event-channels/$defs/channel/properties"},
+		{"event-channel/properties", "event-channels/$defs/channel/properties", "answer-channels-list/$defs/channel/properties"},
+		{"event-command/$defs/fault", "answer-fault/$defs/fault"},
+		{"answer-lanes-list/$defs/lane", "answer-lane-pause/$defs/lane", "answer-lane-resume/$defs/lane"},
+		{"request-dead-list/$defs/filter", "request-dead-redrive/$defs/filter", "request-dead-drop/$defs/filter"},
+		{"answer-users-list/$defs/user/properties", "answer-users-get/properties"},
+		{"answer-contacts-list/$defs/contact/properties", "answer-contacts-get/properties"},
+		{"answer-deals-list/$defs/deal/properties", "answer-deals-get/properties"},
 	}
 	for _, group := range same {
 		var first map[string]any

@@ -89,7 +89,7 @@ func (d *decoding) chatID(chatType string, raw []byte) string {
 	case blank(s):
 		d.faults.add(field, FaultMissingChatID)
 		return ""
-	case chatType == ChatWhatsApp && !validWhatsAppID(s):
+	case chatType == ChatWhatsApp && !ValidWhatsAppID(s):
 		d.faults.add(field, FaultWhatsAppChatID)
 		return cut(s, MaxChatIDLength)
 	}
@@ -102,10 +102,10 @@ func (d *decoding) chatID(chatType string, raw []byte) string {
 	return cut(s, MaxChatIDLength)
 }
 
-// validWhatsAppID holds the manual's rule (CHAT_INCORRECT_CHAT_ID_WHATSAPP):
+// ValidWhatsAppID holds the manual's rule (CHAT_INCORRECT_CHAT_ID_WHATSAPP):
 // 9 to 16 digits, Russian numbers start with 7. A number of 11 digits that
 // starts with 89 is a Russian mobile number as it is dialled at home.
-func validWhatsAppID(s string) bool {
+func ValidWhatsAppID(s string) bool {
 	if len(s) < 9 || len(s) > 16 {
 		return false
 	}

@@ -26,7 +26,7 @@ func (q *named) decode(body []byte) error {
 		return err
 	}
 	if q.ID == "" {
-		return badRequest("REQUIRED", "id is required")
+		return badField("id", schema.FaultRequired, "is required")
 	}
 	return nil
 }
@@ -201,7 +201,7 @@ func (o *owner) commandResolve(ctx context.Context, body []byte) (any, error) {
 		return nil, err
 	}
 	if q.ID == "" {
-		return nil, badRequest("REQUIRED", "id is required")
+		return nil, badField("id", schema.FaultRequired, "is required")
 	}
 	settle, err := settlementOf(q.As)
 	if err != nil {
@@ -232,7 +232,7 @@ func settlementOf(as string) (settlement, error) {
 	case "drop":
 		return settleDrop, nil
 	}
-	return nil, badRequest("BAD_VALUE", "as must be sent, resend or drop")
+	return nil, badField("as", schema.FaultNotAllowed, "must be sent, resend or drop")
 }
 
 func settleSent(e *schema.CommandEvent, _ time.Time) queue.Step {

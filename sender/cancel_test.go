@@ -38,6 +38,7 @@ func (r *rig) ask(name, body string) answer {
 			if err := json.Unmarshal(m.Data, &got); err != nil {
 				r.t.Fatalf("%s answers no JSON: %v", name, err)
 			}
+			r.bySchema(name, body, m)
 			return answer{m.Header.Get(micro.ErrorCodeHeader), got.State, got.Error, m.Data}
 		}
 		select {

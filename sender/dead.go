@@ -302,7 +302,7 @@ func (o *owner) deadShow(ctx context.Context, body []byte) (any, error) {
 		return nil, err
 	}
 	if q.ID == "" {
-		return nil, badRequest("REQUIRED", "id is required")
+		return nil, badField("id", schema.FaultRequired, "is required")
 	}
 	d, err := o.ledger.DeadOf(ctx, q.ID)
 	if err != nil {

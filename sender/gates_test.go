@@ -210,7 +210,7 @@ func TestAPI(t *testing.T) {
 	for _, tt := range []struct{ name, endpoint, body, status, code string }{ //nolint:paralleltest // the rows share one rig
 		{"unknown id", "command.get", `{"id":"nobody"}`, "404", "NOT_FOUND"},
 		{"no id", "command.get", `{}`, "400", "REQUIRED"},
-		{"unknown field", "command.get", `{"id":"a","x":1}`, "400", "BAD_REQUEST"},
+		{"unknown field", "command.get", `{"id":"a","x":1}`, "400", "UNKNOWN_FIELD"},
 		{"no JSON", "command.get", `{`, "400", "BAD_REQUEST"},
 		{"no url", "webhooks.set", `{}`, "400", "REQUIRED"},
 		{"long url", "webhooks.set", `{"url":"http://x/` + strings.Repeat("a", 200) + `"}`, "400", "TOO_LONG"},

@@ -44,25 +44,6 @@ type LaneList struct {
 	Next  int        `json:"next,omitempty"` // the offset to go on from; 0 = this was all
 }
 
-// lanesQuery is the request of a list of lanes.
-type lanesQuery struct {
-	Offset         int    `json:"offset"`
-	OrderBy        string `json:"orderBy"`
-	OrderDirection string `json:"orderDirection"`
-}
-
-func (q *lanesQuery) check() error {
-	switch {
-	case q.Offset < 0:
-		return badRequest("BAD_VALUE", "offset must not be negative")
-	case q.OrderBy != "" && q.OrderBy != "channelId" && q.OrderBy != "backlog":
-		return badRequest("BAD_VALUE", "orderBy must be channelId or backlog")
-	case q.OrderDirection != "" && q.OrderDirection != "asc" && q.OrderDirection != "desc":
-		return badRequest("BAD_VALUE", "orderDirection must be asc or desc")
-	}
-	return nil
-}
-
 // laneView is a lane while its list is made.
 type laneView struct {
 	key  laneKey
@@ -71,11 +52,8 @@ type laneView struct {
 
 // lanesList answers `lanes.list`.
 func (o *owner) lanesList(ctx context.Context, body []byte) (any, error) {
-	var q lanesQuery
-	if err := decodeRequest(body, &q); err != nil {
-		return nil, err
-	}
-	if err := q.check(); err != nil {
+	q, err := decodeList(body, "channelId", "backlog")
+	if err != nil {
 		return nil, err
 	}
 	views, err := o.laneViews(ctx)
@@ -236,9 +214,9 @@ func decodeLaneChoice(body []byte) (id string, classes []string, err error) {
 	}
 	switch {
 	case q.ChannelID == "":
-		return "", nil, badRequest("REQUIRED", "channelId is required")
+		return "", nil, badField("channelId", schema.FaultRequired, "is required")
 	case !schema.ValidUUID(q.ChannelID):
-		return "", nil, badRequest("BAD_VALUE", "channelId is no channel's id: a uuid in lower case")
+		return "", nil, badField("channelId", schema.FaultNotAUUID, "is no channel's id: a uuid in lower case")
 	}
 	switch q.Class {
 	case "":
@@ -246,7 +224,7 @@ func decodeLaneChoice(body []byte) (id string, classes []string, err error) {
 	case classSend, classBulk:
 		return q.ChannelID, []string{q.Class}, nil
 	}
-	return "", nil, badRequest("BAD_VALUE", "class must be send or bulk; without it both are meant")
+	return "", nil, badField("class", schema.FaultNotAllowed, "must be send or bulk; without it both are meant")
 }
 
 // lanePause answers `lane.pause`: from its answer on the lanes stay paused through

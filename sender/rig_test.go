@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -43,6 +44,8 @@ type rig struct {
 	events []schema.CommandEvent
 	ids    map[string]int // ce-id -> times stored
 	change chan struct{}
+
+	schemas map[string]*jsonschema.Schema // those that were used
 }
 
 func newRig(t *testing.T) *rig {
@@ -53,7 +56,7 @@ func newRig(t *testing.T) *rig {
 // newRigOf is a rig whose vendor is as configured.
 func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), log: zerolog.Nop(), meter: metricnoop.Meter{}}
+	r := &rig{t: t, srv: queuetest.Server(t), ids: make(map[string]int), change: make(chan struct{}), schemas: make(map[string]*jsonschema.Schema), log: zerolog.Nop(), meter: metricnoop.Meter{}}
 	if os.Getenv("TEST_LOG") != "" {
 		r.log = zerolog.New(zerolog.NewTestWriter(t))
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
 type channelsCmd struct {
@@ -36,27 +38,29 @@ func (c *channelsCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer cl.Close()
-	var raw json.RawMessage
-	if err := cl.request(ctx, "channels.list", struct{}{}, &raw); err != nil {
+	items := []json.RawMessage{}
+	err = cl.eachItem(ctx, "channels.list", &pageFlags{}, func(item json.RawMessage) error {
+		items = append(items, item)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return cl.JSON(raw)
+		return cl.JSON(sender.List{Items: items})
 	}
-	var list struct {
-		Items []channel `json:"items"`
-	}
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return fmt.Errorf("read channel list: %w", err)
-	}
-	for _, ch := range list.Items {
+	for _, item := range items {
+		var ch channel
+		if err := json.Unmarshal(item, &ch); err != nil {
+			return fmt.Errorf("read channel list: %w", err)
+		}
 		t := warn
 		if ch.State == channelActive {
 			t = good
 		}
 		e.Printf("%s  %s  %s  %s\n", plain(ch.ChannelID), pad(plain(ch.Transport), 10), e.tint(t, pad(plain(ch.State), 16)), plain(ch.PlainID))
 	}
-	if len(list.Items) == 0 {
+	if len(items) == 0 {
 		e.Printf("no channels: add one in Wazzup's own interface\n")
 	}
 	return nil

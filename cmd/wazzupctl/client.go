@@ -26,6 +26,7 @@ const (
 	// changes hands within this time when its owner leaves in order.
 	handOver      = 3 * time.Second
 	handOverPause = 200 * time.Millisecond
+	codeHandOver  = "HAND_OVER" // of a request that an owner could not begin any more
 	// answerTimeout bounds one request; the worker may wait for the account's
 	// rate and for Wazzup.
 	answerTimeout = 30 * time.Second
@@ -203,6 +204,7 @@ func (c *client) ask(ctx context.Context, name string, body []byte) (*nats.Msg, 
 		answer, err := c.nc.RequestWithContext(once, schema.APISubject(c.account, name), body)
 		cancel()
 		switch {
+		case err == nil && answer.Header.Get(micro.ErrorHeader) == codeHandOver && time.Now().Before(patience):
 		case err == nil:
 			return answer, nil
 		case ctx.Err() != nil:

@@ -18,13 +18,15 @@ import (
 )
 
 type devCmd struct {
-	Once    bool          `help:"Send sample traffic through the system, print what became of it, and end; exit code 0 only if all came out right."`
-	Timeout time.Duration `default:"45s" help:"How long --once may take in all (default ${default})."`
-	Dir     string        `placeholder:"FOLDER" help:"Keep NATS's data here (EMBEDDED_NATS); otherwise in a temporary folder that is removed at the end."`
-	NATS    string        `name:"nats-addr" placeholder:"ADDR" help:"Where NATS listens; default 127.0.0.1:4222, or a free port where that is in use."`
-	Vendor  string        `name:"vendor-addr" placeholder:"ADDR" help:"Where the simulated Wazzup listens; default 127.0.0.1:8090 or free."`
-	Ingest  string        `name:"ingest-addr" placeholder:"ADDR" help:"Where webhooks are taken; default 127.0.0.1:8080 or free."`
-	JSON    bool          `help:"Print JSON."`
+	Once        bool          `help:"Send sample traffic through the system, print what became of it, and end; exit code 0 only if all came out right."`
+	Timeout     time.Duration `default:"45s" help:"How long --once may take in all (default ${default})."`
+	Dir         string        `placeholder:"FOLDER" help:"Keep NATS's data here (EMBEDDED_NATS); otherwise in a temporary folder that is removed at the end."`
+	NATS        string        `name:"nats-addr" placeholder:"ADDR" help:"Where NATS listens; default 127.0.0.1:4222, or a free port where that is in use."`
+	Vendor      string        `name:"vendor-addr" placeholder:"ADDR" help:"Where the simulated Wazzup listens; default 127.0.0.1:8090 or free."`
+	Ingest      string        `name:"ingest-addr" placeholder:"ADDR" help:"Where webhooks are taken; default 127.0.0.1:8080 or free."`
+	WorkerAdmin string        `name:"worker-admin-addr" placeholder:"ADDR" help:"Where the worker's health and metrics are; default 127.0.0.1:8081 or free."`
+	IngestAdmin string        `name:"ingest-admin-addr" placeholder:"ADDR" help:"Where ingest's are; default 127.0.0.1:8082 or free."`
+	JSON        bool          `help:"Print JSON."`
 	simulation
 }
 
@@ -216,7 +218,7 @@ func (s *system) buildWorker(ctx context.Context, c *devCmd) (*relay.Worker, err
 		"WAZZUP_API_URL": s.sim.URL(),
 		"EMBEDDED_NATS":  s.dir,
 		"NATS_URL":       "nats://" + s.address(ctx, c.NATS, devNATS),
-		"ADMIN_ADDR":     s.address(ctx, "", devWorkerAdmin),
+		"ADMIN_ADDR":     s.address(ctx, c.WorkerAdmin, devWorkerAdmin),
 	}
 	s.orMade(set, "WAZZUP_API_KEY")
 	settings := relay.NewWorkerSettings()
@@ -236,7 +238,7 @@ func (s *system) buildIngest(ctx context.Context, c *devCmd) (*relay.Ingest, err
 		"NATS_URL":    s.worker.Embedded.URL(),
 		"INGEST_ADDR": listener.Addr().String(),
 		"PUBLIC_URL":  "http://" + listener.Addr().String(),
-		"ADMIN_ADDR":  s.address(ctx, "", devIngestAdmin),
+		"ADMIN_ADDR":  s.address(ctx, c.IngestAdmin, devIngestAdmin),
 	}
 	s.orMade(set, "WEBHOOK_SECRET")
 	settings := relay.NewIngestSettings()

@@ -2,10 +2,41 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strconv"
+
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // Run is the whole program, with its standard input.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
 	return runWith(ctx, args, getenv, stdin, stdout, stderr)
 }
+
+// ReadRows reads a file to its end: each row as its line and its item or fault.
+func ReadRows(in io.Reader, format string, e schema.Entity, ids, numbers bool) (rows []string, err error) {
+	s, err := newSource(io.NopCloser(in), 0, format, rowForm{entity: e, ids: ids, numbers: numbers})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		some, err := s.next()
+		for _, r := range some {
+			text := string(r.item)
+			if r.err != nil {
+				text = "! " + r.err.Error()
+			}
+			rows = append(rows, strconv.Itoa(r.line)+" "+text)
+		}
+		if errors.Is(err, io.EOF) {
+			return rows, nil
+		}
+		if err != nil {
+			return rows, err
+		}
+	}
+}
+
+// Bar opens the progress bar to tests.
+func Bar(share float64) string { return bar(share) }

@@ -9,6 +9,8 @@
 //	wazzupctl resolve ID …   decide about one whose fate is unknown
 //	wazzupctl lanes          what is closed or paused, why, and what waits
 //	wazzupctl dead list      what failed; dead redrive sends it after all
+//	wazzupctl contacts …     list, get, upsert and delete; users and deals likewise
+//	wazzupctl chat-window …  the address of a chat window
 //	wazzupctl doctor         what is wrong, and how to mend it
 //
 // `wazzupctl --help` lists all commands, and `wazzupctl <command> --help` has an
@@ -35,18 +37,22 @@ func main() { os.Exit(daemon.Main(run)) }
 
 // grammar is the command line; each field is a command.
 type grammar struct {
-	Dev      devCmd      `cmd:"" help:"Run everything in one process: NATS, a simulated Wazzup, worker and ingest."`
-	Simulate simulateCmd `cmd:"" help:"Run the simulated Wazzup alone."`
-	Send     sendCmd     `cmd:"" help:"Send one message."`
-	Watch    watchCmd    `cmd:"" help:"Follow the events of an account."`
-	Trace    traceCmd    `cmd:"" help:"Show the timeline of one command."`
-	Cancel   cancelCmd   `cmd:"" help:"See to it that a command is never sent."`
-	Resolve  resolveCmd  `cmd:"" help:"Decide about a command whose fate is unknown."`
-	Lanes    lanesCmd    `cmd:"" help:"List the lanes, pause and resume them."`
-	Channels channelsCmd `cmd:"" help:"List the account's channels and their states."`
-	Webhook  webhookCmd  `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
-	Dead     deadCmd     `cmd:"" help:"List, redrive or drop the commands that ended dead."`
-	Doctor   doctorCmd   `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
+	Dev        devCmd        `cmd:"" help:"Run everything in one process: NATS, a simulated Wazzup, worker and ingest."`
+	Simulate   simulateCmd   `cmd:"" help:"Run the simulated Wazzup alone."`
+	Send       sendCmd       `cmd:"" help:"Send one message."`
+	Watch      watchCmd      `cmd:"" help:"Follow the events of an account."`
+	Trace      traceCmd      `cmd:"" help:"Show the timeline of one command."`
+	Cancel     cancelCmd     `cmd:"" help:"See to it that a command is never sent."`
+	Resolve    resolveCmd    `cmd:"" help:"Decide about a command whose fate is unknown."`
+	Lanes      lanesCmd      `cmd:"" help:"List the lanes, pause and resume them."`
+	Channels   channelsCmd   `cmd:"" help:"List the account's channels and their states."`
+	Users      usersCmd      `cmd:"" help:"List, change and delete the users that Wazzup has."`
+	Contacts   contactsCmd   `cmd:"" help:"List, change and delete the contacts that Wazzup has."`
+	Deals      dealsCmd      `cmd:"" help:"List, change and delete the deals that Wazzup has."`
+	ChatWindow chatWindowCmd `cmd:"" help:"Open a chat window: print its address."`
+	Webhook    webhookCmd    `cmd:"" help:"Show or change the webhook address that Wazzup posts to."`
+	Dead       deadCmd       `cmd:"" help:"List, redrive or drop the commands that ended dead."`
+	Doctor     doctorCmd     `cmd:"" help:"Check NATS, streams, worker, key, channels and webhook."`
 }
 
 // env is what a command gets from its process.

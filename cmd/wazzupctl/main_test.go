@@ -77,6 +77,20 @@ func commands() [][]string {
 		{"cancel"},
 		{"resolve"},
 		{"channels"},
+		{"users", "list"},
+		{"users", "get"},
+		{"users", "upsert"},
+		{"users", "replace"},
+		{"users", "delete"},
+		{"contacts", "list"},
+		{"contacts", "get"},
+		{"contacts", "upsert"},
+		{"contacts", "delete"},
+		{"deals", "list"},
+		{"deals", "get"},
+		{"deals", "upsert"},
+		{"deals", "delete"},
+		{"chat-window"},
 		{"webhook", "get"},
 		{"webhook", "set"},
 		{"dead", "list"},
@@ -96,7 +110,7 @@ func TestHelp(t *testing.T) {
 	if bare := ctl(t, nil, "").want(t, 0); bare.text != all.text {
 		t.Error("a bare call does not print the help")
 	}
-	for _, later := range []string{"users", "contacts", "deals", "chat-window", "contract"} {
+	for _, later := range []string{"contract"} {
 		if strings.Contains(all.text, "\n  "+later+" ") {
 			t.Errorf("--help lists %s, which is not there", later)
 		}
@@ -126,7 +140,19 @@ func TestUsage(t *testing.T) {
 		stdin string
 		says  []string
 	}{
-		{"no such command", []string{"users"}, nil, "", []string{"users", "--help"}},
+		{"no such command", []string{"faxes"}, nil, "", []string{"faxes", "--help"}},
+		{"no file", []string{"users", "upsert"}, nil, "", []string{"<file>"}},
+		{"a file that is not there", []string{"users", "upsert", "no-such.csv"}, nil, "", []string{"no-such.csv"}},
+		{"a batch of none", []string{"users", "upsert", "-", "--batch", "0", "--timeout", "0s"}, nil, "id\n1", []string{"--batch"}},
+		{"columns without an id", []string{"contacts", "upsert", "-"}, nil, "name,name,,chatType\n" + canary, []string{"line 1", "name", "twice", "no name", "no column id", "belong together"}},
+		{"columns of a delete", []string{"deals", "delete", "--file", "-"}, nil, "id,name\n", []string{"name", "id alone"}},
+		{"nothing to delete", []string{"deals", "delete"}, nil, "", []string{"--file"}},
+		{"twice what to delete", []string{"deals", "delete", "1", "--file", "-"}, nil, "", []string{"--file"}},
+		{"a list from nowhere", []string{"deals", "list", "--limit=-1"}, nil, "", []string{"--limit"}},
+		{"a window for nobody", []string{"chat-window"}, nil, "", []string{"--user"}},
+		{"a window's chats", []string{"chat-window", "--user", "1", "--chat", "79998887766", "--active", ":1"}, nil, "", []string{"--chat", "--active", "whatsapp:79998887766"}},
+		{"a window twice", []string{"chat-window", "-", "--user", "1"}, nil, "{}", []string{"-: goes without"}},
+		{"a window that is no JSON", []string{"chat-window", "-"}, nil, canary, []string{"no JSON"}},
 		{"no such flag", []string{"send", "--colour"}, nil, "", []string{"--colour", "wazzupctl send --help"}},
 		{"a flag without its value", []string{"watch", "--since"}, nil, "", []string{"--since"}},
 		{"a missing argument", []string{"trace"}, nil, "", []string{"<id>"}},
@@ -318,7 +344,7 @@ func dev(t *testing.T, env map[string]string, args ...string) *system {
 	out := relaytest.NewOutput()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	args = append([]string{"dev", "--json", "--nats-addr=127.0.0.1:0", "--vendor-addr=127.0.0.1:0", "--ingest-addr=127.0.0.1:0"}, args...)
+	args = append([]string{"dev", "--json", "--nats-addr=127.0.0.1:0", "--vendor-addr=127.0.0.1:0", "--ingest-addr=127.0.0.1:0", "--worker-admin-addr=127.0.0.1:0", "--ingest-admin-addr=127.0.0.1:0"}, args...)
 	go func() {
 		err := main.Run(ctx, args, relaytest.Env(env), strings.NewReader(""), out, s.log)
 		if err != nil && ctx.Err() == nil { // or the test waits for ever
@@ -381,6 +407,11 @@ func TestTools(t *testing.T) {
 	toolTrace(t, s)
 	toolWatch(t, s, secret)
 	toolChannels(t, s)
+	toolEntities(t, s)
+	toolBulk(t, s)
+	toolReplace(t, s)
+	toolWithoutWorker(t, s)
+	toolChatWindow(t, s)
 	toolDead(t, s)
 	toolLanes(t, s)
 	toolWebhook(t, s, secret)

@@ -231,7 +231,7 @@ func (c *sendCmd) publish(ctx context.Context, cl *client, m *outgoing) error {
 	receipt, err := publisher.Send(ctx, c.kind(), m.channelID, m.body, opts...)
 	switch {
 	case errors.Is(err, queue.ErrNoStream):
-		return fmt.Errorf("account %s takes no commands on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --account", cl.account)
+		return noCommands(cl.account)
 	case errors.Is(err, queue.ErrFull):
 		return fmt.Errorf("nothing was stored: %w; try again when the worker has caught up, or raise WAZZUP_COMMAND_BYTES", err)
 	case err != nil:

@@ -1,11 +1,14 @@
 package docs_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/config"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -37,6 +40,12 @@ func TestJSONExamples(t *testing.T) {
 			case "event":
 				read[what]++
 				strictly(t, f, &schema.CommandEvent{})
+			case "window":
+				read[what]++
+				bySchema(t, page, schema.RequestSchema("iframe.open"), body)
+			case "refusal":
+				read[what]++
+				bySchema(t, page, schema.AnswerFaultSchema, body)
 			case "fault":
 				read[what]++
 				fault := schema.Fault{}
@@ -47,7 +56,7 @@ func TestJSONExamples(t *testing.T) {
 			}
 		}
 	}
-	for _, what := range []string{"message", "sync", "event", "fault"} {
+	for _, what := range []string{"message", "sync", "event", "fault", "window", "refusal"} {
 		if read[what] == 0 {
 			t.Errorf("no page shows an example of a %s", what)
 		}
@@ -57,6 +66,10 @@ func TestJSONExamples(t *testing.T) {
 // kindOf tells what an example shows by a field that only its like has.
 func kindOf(text string) string {
 	switch {
+	case strings.Contains(text, `"scope"`):
+		return "window"
+	case strings.HasPrefix(text, `{"error"`):
+		return "refusal"
 	case strings.Contains(text, `"state"`):
 		return "event"
 	case strings.Contains(text, `"field"`):
@@ -65,6 +78,36 @@ func kindOf(text string) string {
 		return "sync"
 	}
 	return "message"
+}
+
+// bySchema holds an example to a JSON Schema.
+func bySchema(t *testing.T, where, name string, body []byte) {
+	t.Helper()
+	source, ok := schema.JSONSchema(name)
+	if !ok {
+		t.Errorf("%s: there is no schema %s", where, name)
+		return
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	if err := compiler.AddResource(name, doc); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compiler.Compile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err == nil {
+		err = compiled.Validate(value)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", where, err)
+	}
 }
 
 func strictly(t *testing.T, f fence, into any) {

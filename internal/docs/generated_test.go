@@ -25,6 +25,7 @@ func TestGenerated(t *testing.T) {
 	}{
 		{readme, "classification", classification},
 		{readme, "targets", targets},
+		{readme, "endpoints", endpoints},
 		{"docs/configuration.md", "settings", settings},
 		{"docs/commands.md", "faults", faults},
 		{"docs/events.md", "kinds", kinds},

@@ -175,12 +175,15 @@ func checkFlags(t *testing.T, where string, args []string, table *config.Set) {
 }
 
 // checkNATS checks what is published: a subject that takes commands or requests,
-// and for commands a body without fault.
+// and a body without fault.
 func checkNATS(t *testing.T, c shown) {
 	t.Helper()
 	const account = "main"
 	if c.words[1] != "pub" && c.words[1] != "req" {
 		return
+	}
+	if slices.ContainsFunc(c.words, func(w string) bool { return strings.HasPrefix(w, "$SRV.") && strings.HasSuffix(w, ".wazzup") }) {
+		return // TestRunningSystem asks too
 	}
 	at := slices.IndexFunc(c.words, func(w string) bool { return strings.HasPrefix(w, "wazzup.") })
 	if at < 0 || at+1 >= len(c.words) {
@@ -192,8 +195,8 @@ func checkNATS(t *testing.T, c shown) {
 		if !strings.Contains(block(t, readme, "subjects"), "`"+schema.APISubject("<account>", name)+"`") {
 			t.Errorf("%s: there is no request %s", c.where, name)
 		}
-		if body != "" && !json.Valid([]byte(body)) {
-			t.Errorf("%s: the body is no JSON", c.where)
+		if body != "" {
+			bySchema(t, c.where, schema.RequestSchema(name), []byte(body))
 		}
 		return
 	}

@@ -1,0 +1,175 @@
+package sender
+
+import (
+	"context"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// Codes of requests that never reached the vendor.
+const (
+	codeRateWait    = "RATE_WAIT"    // the account's window opens later than the request may wait
+	codeBreakerOpen = "BREAKER_OPEN" // calls of this family fail, and the breaker waits
+	codeHandOver    = "HAND_OVER"    // the account is changing hands: the next owner answers
+)
+
+// askVendor makes a call on behalf of a request: within the share of the account's
+// window and of its calls in flight that bulk, sync and requests have together,
+// and through the breaker of queries. What cannot be in time is refused at once,
+// saying what it waits for. The answer is one that the vendor took; everything
+// else is a fault.
+func (o *owner) askVendor(ctx context.Context, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
+	return o.askWith(ctx, o.whyClosed, call)
+}
+
+// askAlways is askVendor for GET /channels, the call whose success opens a closed
+// account.
+func (o *owner) askAlways(ctx context.Context, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
+	return o.askWith(ctx, func() error { return nil }, call)
+}
+
+func (o *owner) askWith(ctx context.Context, closed func() error, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
+	if err := o.turn(ctx, closed); err != nil {
+		return wazzup.Answer{}, err
+	}
+	report, retryAt, ok := o.breakers.Allow(FamilyQuery, "")
+	if !ok {
+		o.turnOver(false)
+		return wazzup.Answer{}, breakerOpen(retryAt)
+	}
+	start := time.Now()
+	a := call(ctx)
+	v := Classify(FamilyQuery, a)
+	called := a.Fault != wazzup.FaultRequest && a.Fault != wazzup.FaultKey
+	report(called, v)
+	o.turnOver(called)
+	o.metrics.called(ctx, FamilyQuery, v.Class, a.Phase, time.Since(start))
+	switch v.Action {
+	case ActionAccept:
+		return a, nil
+	case ActionPauseAccount:
+		o.mu.Lock()
+		o.pauseAccount(a)
+		o.mu.Unlock()
+	case ActionCloseAccount:
+		o.pollSoon() // the channel list decides whether the account is closed
+	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
+	}
+	return a, vendorFault(a, v)
+}
+
+// whyClosed refuses while the account is closed. The owner's mutex is held.
+func (o *owner) whyClosed() error {
+	if o.closed == nil {
+		return nil
+	}
+	return &fault{status: 503, err: schema.Error{
+		Code: o.closed.code, Class: schema.ClassAccount,
+		Description: "the account is closed since " + schema.FormatTime(o.closed.began) + "; it opens when " + o.closed.opensOn,
+	}}
+}
+
+func breakerOpen(retryAt time.Time) error {
+	return &fault{status: 503, err: schema.Error{
+		Code: codeBreakerOpen, Class: schema.ClassRetryable,
+		Description: "requests to Wazzup fail; it opens with a probe at " + schema.FormatTime(retryAt),
+	}}
+}
+
+// turn waits until the call may start, and takes its token and its slot.
+func (o *owner) turn(ctx context.Context, closed func() error) error {
+	for {
+		o.mu.Lock()
+		at, why, err := o.tryTurn(time.Now(), closed)
+		o.mu.Unlock()
+		if err != nil || why == "" {
+			return err
+		}
+		if deadline, ok := ctx.Deadline(); ok && at.After(deadline) {
+			return &fault{status: 503, err: schema.Error{
+				Code: codeRateWait, Class: schema.ClassRetryable,
+				Description: "the account's requests wait for " + why + "; it opens at " + schema.FormatTime(at),
+			}}
+		}
+		wait := tokenPoll
+		if !at.IsZero() {
+			wait = min(max(time.Until(at), time.Millisecond), time.Second)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// tryTurn takes a token and a slot. If it cannot yet, why says what for, and at
+// when to try again, zero if that depends on others. The owner's mutex is held.
+func (o *owner) tryTurn(now time.Time, closed func() error) (at time.Time, why string, err error) {
+	if err := closed(); err != nil {
+		return time.Time{}, "", err
+	}
+	if retryAt, blocked := o.breakers.Blocked(FamilyQuery, ""); blocked {
+		return time.Time{}, "", breakerOpen(retryAt)
+	}
+	switch {
+	case o.stopping:
+		return time.Time{}, "", &fault{status: 503, err: schema.Error{
+			Code: codeHandOver, Class: schema.ClassRetryable, Description: "the account is changing hands: ask again",
+		}}
+	case o.pausedUntil.After(now):
+		return o.pausedUntil, "Wazzup, which answered 429", nil
+	case !now.Before(o.leaseUntil()): // another owner may count by now
+		return time.Time{}, "the worker's lease", nil
+	case o.flight >= o.cfg.Concurrency, o.otherFlight >= otherSlots(o.cfg.Concurrency):
+		return time.Time{}, "a call in flight to end", nil
+	}
+	if at, ok := o.window.take(now, otherShare); !ok {
+		return at, "the account's rate", nil
+	}
+	o.flight++
+	o.otherFlight++
+	return time.Time{}, "", nil
+}
+
+// turnOver gives back what turn took; called tells whether the vendor was called.
+func (o *owner) turnOver(called bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flight--
+	o.otherFlight--
+	if called {
+		o.window.answered(time.Now())
+	} else {
+		o.window.unused()
+	}
+	o.pump()
+}
+
+// vendorFault is the fault of an answer that is no success.
+func vendorFault(a wazzup.Answer, v Verdict) error {
+	f := &fault{status: a.Status, err: *NewError(a, v)}
+	switch {
+	case a.Fault == wazzup.FaultTimeout:
+		f.status = 504
+	case a.Fault == wazzup.FaultCancelled, a.Fault == wazzup.FaultKey:
+		f.status = 503
+	case a.Fault == wazzup.FaultRequest:
+		f.status = 400
+	case f.status < 400:
+		f.status = 502
+	}
+	if f.err.Description == "" {
+		f.err.Description = v.Note
+	}
+	return f
+}
+
+// badAnswer is the fault of a success that holds not what the manual says.
+func badAnswer(description string) error {
+	return &fault{status: 502, err: schema.Error{Code: CodeBadAnswer, Class: schema.ClassRetryable, Description: description}}
+}
