@@ -9,7 +9,7 @@ const contacts = JSON.parse(await readFile(file, "utf8"));
 const nc = await open();
 try {
   // No id: an id such as contact-17 would make every later update a duplicate.
-  const event = await outcome(nc, "sync.contacts.upsert", contacts);
+  const event = await outcome(nc, "sync.contacts.upsert", contacts, { stored: (ack) => console.log(`stored as ${ack.seq}`) });
   console.log(`${contacts.length} contacts: ${event?.state ?? "still under way"}`);
   for (const { id, error } of event?.items ?? []) console.log(`  ${id}: ${error.code}`);
   for (const fault of event?.error?.faults ?? []) console.log(`  ${fault.field}: ${fault.code}`);
