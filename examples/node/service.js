@@ -8,7 +8,7 @@
 // told to (SIGTERM, Ctrl-C).
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createInbox } from "@nats-io/transport-node";
-import { events, FINAL, open, publish } from "./wazzup.js";
+import { ask, events, FINAL, open, publish } from "./wazzup.js";
 
 const folder = process.argv[2];
 if (!folder) {
@@ -22,7 +22,7 @@ const orders = lines(`${folder}/orders.ndjson`);
 const tried = new Map(); // by the order's number: how often it was published
 const stored = new Map(); // by the order's number: its number in the stream
 const seen = new Map(); // by ce-id: the event's state, or "in"
-const counts = { runs: 0, again: 0, heard: 0, repeated: 0 };
+const counts = { runs: 0, again: 0, heard: 0, repeated: 0, contacts: 0, windows: 0 };
 
 function take(entry) {
   if ("run" in entry) counts.runs++;
@@ -32,6 +32,8 @@ function take(entry) {
   if ("again" in entry) counts.again++;
   if ("heard" in entry) counts.heard++;
   if ("repeated" in entry) counts.repeated++;
+  if ("contacts" in entry) counts.contacts = entry.contacts;
+  if ("window" in entry) counts.windows++;
 }
 
 const journal = `${folder}/journal.ndjson`;
@@ -77,6 +79,15 @@ async function consume(messages) {
   }
 }
 
+// desk looks up who is known, and opens the window in which a colleague answers
+// them. Its address is for that colleague only: it is not noted.
+async function desk() {
+  const { items } = await ask(nc, "contacts.list");
+  note({ contacts: items.length });
+  const { url } = await ask(nc, "iframe.open", { user: { id: "222555", name: "Ann" }, scope: "global" });
+  note({ window: new URL(url).host });
+}
+
 const nc = await open();
 note({ run: process.pid });
 const messages = await events(nc, "node-service", "message.in.>", "command.*.send.>");
@@ -92,7 +103,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) {
 const chats = new Map(); // by chat: the numbers of its orders
 orders.forEach(({ chatId }, n) => chats.set(chatId, [...(chats.get(chatId) ?? []), n]));
 // What fails here ends the service: it is started again, and goes on.
-await Promise.all([consume(messages), hear(replies), ...[...chats.values()].map((chat) => send(chat, replyTo))]);
+await Promise.all([desk(), consume(messages), hear(replies), ...[...chats.values()].map((chat) => send(chat, replyTo))]);
 await nc.drain();
 
 const states = {};

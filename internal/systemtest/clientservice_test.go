@@ -38,6 +38,8 @@ type serviceCounts struct {
 	Again    int // publishes repeated after a crash, under the same id
 	Heard    int // final events that came by Wazzup-Reply-To
 	Repeated int // events that came again, and were known by their ce-id
+	Contacts int // that api.contacts.list told of
+	Windows  int // chat windows that api.iframe.open opened
 	Orders   int
 	Tried    int // orders that were published
 	Stored   int // orders whose acknowledgement was noted
@@ -101,8 +103,8 @@ func (j *journal) more(t *testing.T) {
 }
 
 // A service on the current packages of Node.js, examples/node/service.js, sends
-// messages with and without ids, hears of their ends by Wazzup-Reply-To, and takes
-// in events with a durable consumer. It is killed again and again, in the midst
+// messages with and without ids, hears of their ends by Wazzup-Reply-To, takes in
+// events with a durable consumer, asks for contacts and opens a chat window. It is killed again and again, in the midst
 // of all that, and misses no event.
 func TestClientNodeService(t *testing.T) {
 	const chats, orders, inbound, kills = 20, 800, 360, 5
@@ -115,6 +117,9 @@ func TestClientNodeService(t *testing.T) {
 	ingest := r.runIngest()
 
 	dir, folder := need(t, nodeExamples), t.TempDir()
+	if out, errs, exit := nodeScripts(t).do(r, nodeScripts(t).env(r), "contacts"); exit != 0 {
+		t.Fatalf("contacts.js: exit %d: %s%s", exit, out, errs)
+	}
 	list := writeOrders(t, folder, channels, chats, orders)
 	j := &journal{
 		path: filepath.Join(folder, "journal.ndjson"), tried: make(map[int]bool), stored: make(map[int]bool),
@@ -177,6 +182,9 @@ func TestClientNodeService(t *testing.T) {
 	r.checkService(list, j, want, &counts)
 	if counts.Runs != kills+1 {
 		t.Errorf("%d runs, want %d", counts.Runs, kills+1)
+	}
+	if counts.Contacts != 2 || counts.Windows == 0 {
+		t.Errorf("%d contacts and %d windows, want 2 and one each run", counts.Contacts, counts.Windows)
 	}
 	if counts.States["in"] != inbound {
 		t.Errorf("the service got %d messages of customers, want %d", counts.States["in"], inbound)
@@ -297,6 +305,7 @@ func (r *rig) checkService(list []order, j *journal, want map[string]string, cou
 		}
 	}
 	stored, _ := r.stored()
+	stored-- // the contacts
 	if finals != int(stored) {
 		r.t.Errorf("%d final events for %d stored commands", finals, stored)
 	}
