@@ -300,3 +300,14 @@ func (c *ctl) check(t *testing.T, where string, args []string) {
 		}
 	}
 }
+
+// TestToolVersion: the version of the nats tool that the examples name is the one
+// that they are tested with.
+func TestToolVersion(t *testing.T) {
+	t.Parallel()
+	const page = "examples/shell/README.md"
+	m := regexp.MustCompile(`github\.com/nats-io/natscli/nats@(v\S+)`).FindStringSubmatch(read(t, page))
+	if m == nil || !strings.Contains(read(t, "internal/tools/go.mod"), "github.com/nats-io/natscli "+m[1]+" ") {
+		t.Errorf("%s names %v, and internal/tools pins another version", page, m)
+	}
+}
