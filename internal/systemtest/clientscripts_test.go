@@ -94,8 +94,7 @@ func TestClientScripts(t *testing.T) {
 	}
 	for _, s := range languages {
 		t.Run(s.language, func(t *testing.T) {
-			inner := *r
-			inner.t = t
+			inner := &rig{t: t, url: r.url, sim: r.sim, js: r.js}
 			ran := inner.walkScripts(s, channels)
 			handled := inner.consumeKilled(s, channels[1].ChannelID)
 			t.Logf("examples/%s: %d runs as expected; %d messages of customers through a consumer that was killed", s.language, ran, handled)
