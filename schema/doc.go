@@ -9,5 +9,5 @@
 // (where things travel), command.go and produce.go (what producers say),
 // decode.go, validate.go and sync.go (the rules it must meet), fault.go (how a
 // broken rule is named), fingerprint.go (what the same command is), event.go and
-// encode.go (what consumers hear back).
+// encode.go (what consumers hear back), request.go (what can be asked).
 package schema

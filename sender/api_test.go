@@ -485,6 +485,51 @@ func TestRequestsTakeTheirShare(t *testing.T) {
 	})
 }
 
+// A request that still waits for its turn when the owner leaves is told to ask
+// again, and the next owner answers it.
+func TestRequestMeetsAHandOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Concurrency, cfg.Timeout = 1, time.Second
+	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/iframe"}, Fault: simulator.FaultHang, Times: 1}); err != nil {
+		t.Fatal(err)
+	}
+	stop := r.start(cfg)
+	r.channelsRead()
+	answers, err := r.nc.SubscribeSync(nats.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(name, body string) {
+		if err := r.nc.PublishRequest(schema.APISubject("main", name), answers.Subject, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("iframe.open", windowBody)
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool {
+		return slices.ContainsFunc(r.sim.Requests(), func(q simulator.Request) bool { return q.Path == "/v2/iframe" })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	publish("users.list", "")
+	r.ask("users.list", `{"x":1}`) // it is refused at once, behind the other
+	stop()
+	codes := make(map[string]bool)
+	for range 2 {
+		m, err := answers.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes[m.Header.Get(micro.ErrorHeader)] = true
+	}
+	if !codes["HAND_OVER"] {
+		t.Errorf("got %v, want one that was told to ask again", codes)
+	}
+	r.start(cfg)
+	r.page("users.list", ``)
+}
+
 // The service is found and counted as every NATS micro service is.
 func TestDiscovery(t *testing.T) {
 	t.Parallel()

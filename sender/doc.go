@@ -24,7 +24,10 @@
 //  9. dead.go, redrive.go: a command that ended dead lies in the dead letters
 //     until an operator drops it, or has it go on in its next generation.
 //
-// Beside that path: cancel.go settles commands by a person's word, gatestate.go
+// Requests are answered beside it: api.go lists them and where each is, apivendor.go
+// gives those that need the vendor their turn.
+//
+// Beside that path, too: cancel.go settles commands by a person's word, gatestate.go
 // keeps closures and pauses through every change of owners and lanesapi.go tells
 // of them, timeline.go tells a command's story, statuses.go leads deliveries to
 // their commands, reload.go takes in other accounts, rates and keys while

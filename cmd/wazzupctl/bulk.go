@@ -23,7 +23,8 @@ const (
 	maxBatchBytes  = schema.MaxBodySize / 2 // of one command; a larger item makes one of its own
 	maxUnderWay    = 256                    // commands whose outcome is awaited: what bounds the memory
 	publishTimeout = 10 * time.Second       // of one try to store a command
-	publishPause   = time.Second            // before the next
+	publishPause   = time.Second            // before the next, at most: it grows to that
+	publishFirst   = 50 * time.Millisecond  // what it begins with
 	publishTries   = 6                      // without an answer; a full stream is waited for
 )
 
@@ -89,7 +90,7 @@ func (b *bulk) batches(ctx context.Context) error {
 				continue
 			}
 			// Of one id only one item is in a command, so that a refusal names its line.
-			if len(batch.items) == b.Batch || batch.size+len(r.item) > maxBatchBytes || batch.lines[id] > 0 {
+			if batch.count == b.Batch || batch.size+len(r.item) > maxBatchBytes || batch.lines[id] > 0 {
 				if err := b.store(ctx, batch); err != nil {
 					return err
 				}
@@ -98,7 +99,7 @@ func (b *bulk) batches(ctx context.Context) error {
 			batch.add(id, r)
 		}
 		switch {
-		case errors.Is(err, io.EOF) && len(batch.items) == 0:
+		case errors.Is(err, io.EOF) && batch.count == 0:
 			return nil
 		case errors.Is(err, io.EOF):
 			return b.store(ctx, batch)
@@ -139,7 +140,7 @@ func (b *bulk) replace(ctx context.Context) error {
 	switch {
 	case b.report.sums.Refused > 0:
 		return errFaultyRows
-	case len(batch.items) == 0 && !b.empty:
+	case batch.count == 0 && !b.empty:
 		return &relay.UsageError{Err: errors.New("the file holds no user, which would delete all: --empty allows it")}
 	}
 	return b.store(ctx, batch)
@@ -187,10 +188,11 @@ func rowFault(f schema.Fault) string {
 
 // batch is one command in the making.
 type batch struct {
-	id    string // the command's
-	items []json.RawMessage
-	lines map[string]int // by the item's id
-	size  int            // bytes
+	id    string            // the command's
+	items []json.RawMessage // until it is stored
+	count int               // of them
+	lines map[string]int    // by the item's id
+	size  int               // bytes
 }
 
 func newBatch() *batch {
@@ -213,6 +215,7 @@ func (b *batch) sorted() iter.Seq2[string, int] {
 
 func (b *batch) add(id string, r row) {
 	b.items = append(b.items, append(json.RawMessage(nil), r.item...))
+	b.count++
 	b.lines[id] = r.line
 	b.size += len(r.item) + len(",")
 }
@@ -220,7 +223,7 @@ func (b *batch) add(id string, r row) {
 // store publishes a command until it is stored. A try that was not answered is
 // repeated under the same id, so that only one is carried out.
 func (b *bulk) store(ctx context.Context, one *batch) error {
-	if len(one.items) == 0 && b.kind != schema.KindUsersReplace {
+	if one.count == 0 && b.kind != schema.KindUsersReplace {
 		return nil
 	}
 	if b.outcomes != nil {
@@ -229,13 +232,15 @@ func (b *bulk) store(ctx context.Context, one *batch) error {
 		}
 	}
 	entity, verb, _ := b.kind.Sync()
+	pause := publishFirst
 	for try := 1; ; {
 		once, cancel := context.WithTimeout(ctx, publishTimeout)
 		_, err := b.publisher.Sync(once, entity, verb, one.items, queue.WithID(one.id))
 		cancel()
 		switch {
 		case err == nil:
-			b.report.stored(len(one.items))
+			b.report.stored(one.count)
+			one.items = nil // hundreds of commands may be awaited
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -248,9 +253,10 @@ func (b *bulk) store(ctx context.Context, one *batch) error {
 		default:
 			try++
 		}
-		if err := pauseFor(ctx, publishPause); err != nil {
+		if err := pauseFor(ctx, pause); err != nil {
 			return err
 		}
+		pause = min(2*pause, publishPause)
 	}
 }
 

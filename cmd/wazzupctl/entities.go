@@ -94,7 +94,8 @@ func (c *listCmd[E]) Run(ctx context.Context, e *env) error {
 		if c.JSON {
 			return cl.JSON(item)
 		}
-		return cl.printEntity(item)
+		cl.printEntity(item)
+		return nil
 	})
 	if err == nil && shown == 0 && !c.JSON {
 		e.Printf("no %s\n", nameOf[E]())
@@ -148,11 +149,12 @@ type shownChat struct {
 	ChatID   json.RawMessage `json:"chatId"`
 }
 
-func (c *client) printEntity(item json.RawMessage) error {
+// printEntity prints a line of a table.
+func (c *client) printEntity(item json.RawMessage) {
 	var s shownEntity
-	if err := json.Unmarshal(item, &s); err != nil {
+	if json.Unmarshal(item, &s) != nil {
 		c.Printf("%s\n", plainLine(string(item))) // of another shape than the manual's: as it is
-		return nil                                //nolint:nilerr // nothing is lost
+		return
 	}
 	var more []string
 	if id := schema.EntityID(s.Responsible); id != "" {
@@ -167,7 +169,6 @@ func (c *client) printEntity(item json.RawMessage) error {
 	more = append(more, idsText("deals", s.Deals), idsText("contacts", s.Contacts))
 	line := pad(plain(schema.EntityID(s.ID)), 36) + "  " + pad(plainLine(s.Name), 24) + "  " + strings.Join(strings.Fields(strings.Join(more, " ")), " ")
 	c.Printf("%s\n", strings.TrimRight(line, " "))
-	return nil
 }
 
 func idsText(what string, ids []json.RawMessage) string {
@@ -207,5 +208,6 @@ func (c *getCmd[E]) Run(ctx context.Context, e *env) error {
 	if c.JSON {
 		return cl.JSON(raw)
 	}
-	return cl.printEntity(raw)
+	cl.printEntity(raw)
+	return nil
 }

@@ -38,5 +38,17 @@ func ReadRows(in io.Reader, format string, e schema.Entity, ids, numbers bool) (
 	}
 }
 
+// DrawReport draws the progress of a file of which half the bytes were read.
+func DrawReport(terminal io.Writer) {
+	r := &report{
+		printer: &printer{out: io.Discard, progress: terminal},
+		source:  &source{read: &countingReader{n: 50}, size: 100},
+	}
+	r.row()
+	r.stored(1) // too soon to be drawn
+	r.refused(1, "", schema.StateInvalid, nil)
+	_ = r.end(nil) // that something was refused is another test's
+}
+
 // Bar opens the progress bar to tests.
 func Bar(share float64) string { return bar(share) }

@@ -18,10 +18,12 @@ import (
 	main "github.com/wazzup-relay/wazzup-relay/cmd/wazzupctl"
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 func TestMain(m *testing.M) {
+	queuetest.MaybeServe()
 	goleak.VerifyTestMain(m,
 		// What nats-server keeps after a shutdown.
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGoRoutine.func1"),

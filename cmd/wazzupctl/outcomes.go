@@ -17,9 +17,13 @@ import (
 // outcomes hears how commands end. It reads the stored events rather than the
 // copies that Wazzup-Reply-To brings: those are lost while the connection is.
 type outcomes struct {
+	*client
+
 	report *report
+	filter string
+	next   uint64 // where to read on; the follower's own
 	cancel context.CancelFunc
-	ended  chan error // of the follower
+	ended  sync.WaitGroup
 
 	mu      sync.Mutex
 	waiting map[string]*batch // by the command's id
@@ -36,43 +40,54 @@ func (c *client) listen(ctx context.Context, kind schema.Kind, r *report) (*outc
 	if err != nil {
 		return nil, fmt.Errorf("follow events: %w", err)
 	}
-	consumer, err := c.js.OrderedConsumer(ctx, records, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{schema.CommandEventSubject(c.account, anyState, kind, "")},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: stream.CachedInfo().State.LastSeq + 1,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("follow events: %w", err)
+	o := &outcomes{
+		client: c, report: r, filter: schema.CommandEventSubject(c.account, anyState, kind, ""),
+		next: stream.CachedInfo().State.LastSeq + 1, waiting: make(map[string]*batch), changed: make(chan struct{}),
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return nil, fmt.Errorf("follow events: %w", err)
-	}
-	o := &outcomes{report: r, ended: make(chan error, 1), waiting: make(map[string]*batch), changed: make(chan struct{})}
 	following, cancel := context.WithCancel(ctx)
 	o.cancel = cancel
-	stop := context.AfterFunc(following, messages.Stop)
-	go func() {
-		defer stop()
-		o.ended <- o.follow(following, messages)
-	}()
+	o.ended.Go(func() { o.follow(following) })
 	return o, nil
 }
 
 const anyState schema.State = "*"
 
-func (o *outcomes) follow(ctx context.Context, messages jetstream.MessagesContext) error {
+// follow reads until ctx ends. A server that goes away does not end it: it goes on
+// behind the last event that it read.
+func (o *outcomes) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := o.read(ctx); err != nil && pauseFor(ctx, publishPause) != nil {
+			return
+		}
+	}
+}
+
+func (o *outcomes) read(ctx context.Context) error {
+	consumer, err := o.js.OrderedConsumer(ctx, queue.Names{Account: o.account}.Records(), jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{o.filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: o.next,
+	})
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
 	defer messages.Stop()
+	defer context.AfterFunc(ctx, messages.Stop)()
 	for {
 		m, err := messages.Next()
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("follow events: %w", err)
+			return err
 		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		o.next = meta.Sequence.Stream + 1
 		var e schema.CommandEvent
-		if err := json.Unmarshal(m.Data(), &e); err != nil {
-			return fmt.Errorf("read event: %w", err)
+		if json.Unmarshal(m.Data(), &e) != nil {
+			continue // none of ours
 		}
 		// A duplicate is a second try of a publish: the first one goes on.
 		if e.State.Final() && e.State != schema.StateDuplicate {
@@ -132,12 +147,6 @@ func (o *outcomes) until(ctx context.Context, patience time.Duration, ok func() 
 		select {
 		case <-changed:
 			timer.Reset(patience)
-		case err := <-o.ended:
-			o.ended <- err
-			if err == nil {
-				err = context.Cause(ctx)
-			}
-			return err
 		case <-timer.C:
 			return fmt.Errorf("nothing ended within %v, and %d commands have not: they are stored and go on; is a worker running? `wazzupctl doctor` tells more", patience, left)
 		case <-ctx.Done():
@@ -149,5 +158,5 @@ func (o *outcomes) until(ctx context.Context, patience time.Duration, ok func() 
 // stop ends the follower and waits for it.
 func (o *outcomes) stop() {
 	o.cancel()
-	<-o.ended
+	o.ended.Wait()
 }

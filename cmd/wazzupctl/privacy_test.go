@@ -70,6 +70,7 @@ func TestNothingPersonalShows(t *testing.T) {
 	s.ctl(t, "send", "--channel", telegram, "--chat-type", "telegram", "--chat", "@"+plantedUser, "--text", plantedText, "--unchecked", "--wait").want(t, 1)
 	ctl(t, s.env, "{"+plantedBad, "send", "-", "--channel", whatsApp, "--unchecked", "--wait").want(t, 1)
 	syncContacts(t, s)
+	asks(t, s)
 	webhooks(t, s)
 	s.ctl(t, "webhook", "get").want(t, 0)
 	s.ctl(t, "watch", "--since", "1h", "--kind", "quarantine", "--count", "1").want(t, 0)
@@ -84,9 +85,10 @@ func TestNothingPersonalShows(t *testing.T) {
 			fmt.Fprintf(&shown, "%s%s\n%s\n", name, path, body)
 		}
 	}
+	shown.WriteString(statistics(t, s))
 	s.shutDown()
 	shown.WriteString(s.log.String())
-	for _, want := range []string{`"message":"call"`, `"message":"webhook"`, "wazzup_calls_total", "NEVER_SEEN"} {
+	for _, want := range []string{`"message":"call"`, `"message":"webhook"`, "wazzup_calls_total", "NEVER_SEEN", "400:VALIDATION_ERROR"} {
 		if !strings.Contains(shown.String(), want) {
 			t.Errorf("the traffic left no trace of %s: the test looks at the wrong thing", want)
 		}
@@ -98,6 +100,33 @@ func TestNothingPersonalShows(t *testing.T) {
 			}
 		}
 	}
+}
+
+// asks makes requests with somebody's data, good and bad.
+func asks(t *testing.T, s *system) {
+	t.Helper()
+	s.ctl(t, "chat-window", "--user", plantedUser, "--user-name", plantedName, "--chat", "whatsapp:"+plantedPhone).want(t, 0)
+	s.ctl(t, "chat-window", "--user", plantedUser, "--chat", "whatsapp:+"+plantedPhone).want(t, 1)
+	ctl(t, s.env, `{"`+plantedBad+`":1}`, "chat-window", "-").want(t, 1)
+	ctl(t, s.env, "id,name\n"+plantedUser+","+plantedName+"\n,"+plantedName+"\n", "users", "upsert", "-").want(t, 1)
+	s.ctl(t, "users", "get", plantedUser).want(t, 0)
+	s.ctl(t, "contacts", "get", plantedPhone).want(t, 1)
+	s.ctl(t, "contacts", "list").want(t, 1) // the rule refuses it in the vendor's words
+}
+
+// statistics are those of the requests.
+func statistics(t *testing.T, s *system) string {
+	t.Helper()
+	nc, err := nats.Connect(s.where["nats"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	m, err := nc.RequestWithContext(t.Context(), "$SRV.STATS.wazzup", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(m.Data) + "\n"
 }
 
 // syncContacts publishes contacts that the vendor refuses, and ones that break

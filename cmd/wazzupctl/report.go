@@ -108,8 +108,8 @@ func (r *report) ended(one *batch, e *schema.CommandEvent) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sums.Done += len(one.items) - len(refused)
-	if e.State != schema.StateDone && len(one.items) == 0 {
+	r.sums.Done += one.count - len(refused)
+	if e.State != schema.StateDone && one.count == 0 {
 		r.empty = fmt.Errorf("the command ended %s%s", e.State, because(e))
 	}
 	r.draw()

@@ -124,9 +124,21 @@ func newSource(r io.ReadCloser, size int64, format string, form rowForm) (*sourc
 
 // quotedHeader tells a CSV header whose first field is quoted from an id in JSON.
 func quotedHeader(in *bufio.Reader) bool {
-	head, _ := in.Peek(rowBuffer) // as much as there is
-	line, _, _ := bytes.Cut(head, []byte("\n"))
+	line := firstLine(in)
 	return len(line) > 0 && line[0] == '"' && !json.Valid(bytes.TrimSpace(line))
+}
+
+// firstLine looks at the first line, as far as it fits into the buffer. It waits for
+// no more than that: a pipe may bring the next line much later.
+func firstLine(in *bufio.Reader) []byte {
+	for n := 1; ; n = in.Buffered() + 1 {
+		_, err := in.Peek(n)
+		head, _ := in.Peek(in.Buffered()) // it is there
+		line, _, whole := bytes.Cut(head, []byte("\n"))
+		if whole || err != nil || n >= rowBuffer {
+			return line
+		}
+	}
 }
 
 // ndjson reads a value a line; the items of an array stand for themselves.
@@ -136,36 +148,43 @@ func (s *source) ndjson(in *bufio.Reader) func() ([]row, error) {
 		for {
 			s.read.renew()
 			text, err := in.ReadBytes('\n')
+			if errors.Is(err, io.EOF) && len(text) > 0 {
+				err = nil // the last line lacks its end
+			}
 			if errors.Is(err, errLongRow) {
 				return []row{{line: line + 1, err: errLongRow}}, io.EOF
 			}
-			if err != nil && (!errors.Is(err, io.EOF) || len(text) == 0) {
+			if err != nil {
 				return nil, err
 			}
 			line++
 			if text = bytes.TrimSpace(text); len(text) == 0 {
 				continue
 			}
-			if text[0] != '[' {
-				return []row{{line: line, item: text}}, nil
-			}
-			var items []json.RawMessage
-			if err := json.Unmarshal(text, &items); err != nil {
-				return []row{{line: line, err: errors.New("is no JSON: write one value on each line")}}, nil
-			}
-			rows := make([]row, len(items))
-			for i, item := range items {
-				rows[i] = row{line: line, item: item}
-			}
-			return rows, nil
+			return lineRows(line, text), nil
 		}
 	}
 }
 
+// lineRows are the rows of a line of NDJSON.
+func lineRows(line int, text []byte) []row {
+	if text[0] != '[' {
+		return []row{{line: line, item: text}}
+	}
+	var items []json.RawMessage
+	if json.Unmarshal(text, &items) != nil {
+		return []row{{line: line, err: errors.New("is no JSON: write one value on each line")}}
+	}
+	rows := make([]row, len(items))
+	for i, item := range items {
+		rows[i] = row{line: line, item: item}
+	}
+	return rows
+}
+
 // csv reads the header and returns what reads the records.
 func (s *source) csv(in *bufio.Reader, form rowForm) (func() ([]row, error), error) {
-	head, _ := in.Peek(rowBuffer) // as much as there is
-	first, _, _ := bytes.Cut(head, []byte("\n"))
+	first := firstLine(in)
 	r := csv.NewReader(in)
 	r.ReuseRecord = true
 	r.FieldsPerRecord = -1

@@ -1,7 +1,11 @@
 package main_test
 
 import (
+	"encoding/json"
+	"errors"
 	"io"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -101,5 +105,39 @@ func TestBar(t *testing.T) {
 		if got := main.Bar(share); got != want {
 			t.Errorf("%v: got %q, want %q", share, got, want)
 		}
+	}
+}
+
+// TestRowsOfThePage: the page's CSV becomes the page's JSON.
+func TestRowsOfThePage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```text\n")
+	rows, rest, _ := strings.Cut(rest, "```")
+	_, rest, _ = strings.Cut(rest, "```json\n")
+	object, _, _ := strings.Cut(rest, "```")
+	got, err := main.ReadRows(strings.NewReader(rows), "", schema.EntityContacts, false, false)
+	if err != nil || len(got) != 1 {
+		t.Fatalf("got %q %v", got, err)
+	}
+	var became, shown any
+	if err := errors.Join(json.Unmarshal([]byte("["+strings.TrimPrefix(got[0], "2 ")+"]"), &became), json.Unmarshal([]byte(object), &shown)); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(became, shown) {
+		t.Errorf("it becomes\n%v\nthe page says\n%v", became, shown)
+	}
+}
+
+// The progress is drawn in place, and leaves nothing behind.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	var terminal strings.Builder
+	main.DrawReport(&terminal)
+	if got, want := terminal.String(), "[############............]  50 %  1 read, 0 stored, 0 done, 0 refused …\r\x1b[K"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -282,7 +282,7 @@ func (c *ctl) helpOf(t *testing.T, sub string) (text string, ok bool) {
 func (c *ctl) check(t *testing.T, where string, args []string) {
 	t.Helper()
 	var sub []string
-	for len(args) > 0 && regexp.MustCompile(`^[a-z]+$`).MatchString(args[0]) && len(sub) < 2 {
+	for len(args) > 0 && regexp.MustCompile(`^[a-z][a-z-]*$`).MatchString(args[0]) && len(sub) < 2 {
 		if _, ok := c.helpOf(t, strings.Join(append(slices.Clone(sub), args[0]), " ")); !ok {
 			break
 		}
