@@ -82,7 +82,7 @@ check-asyncapi: ## Have the official parser read the AsyncAPI document (skipped 
 check-files: # compose files, shell scripts; tests of the folder deploy check JSON, YAML and NATS's files
 	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml
 	go run -C internal/tools ./composeconfig $(CURDIR)/docker-compose.yml $(CURDIR)/deploy/compose.tls.yml
-	for script in .ci/run internal/tools/*.sh internal/tools/*/*.sh; do bash -n "$$script"; done
+	for script in .ci/run internal/tools/*.sh internal/tools/*/*.sh examples/shell/*.sh; do bash -n "$$script"; done
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (skipped where the database is out of reach)
@@ -91,7 +91,11 @@ vuln: ## Look for known vulnerabilities (skipped where the database is out of re
 ##@ Longer
 .PHONY: test-system
 test-system: ## Run the tests that kill, freeze and restart whole processes (needs Node.js with npm)
-	go test -race -count=1 -timeout 20m -tags system ./internal/systemtest/...
+	go test -race -count=1 -timeout 20m -tags system -skip '^TestClient' ./internal/systemtest/...
+
+.PHONY: test-clients
+test-clients: ## Run the examples of other languages against whole processes (needs Node.js, Python, jq)
+	go test -race -count=1 -timeout 10m -v -tags system -run '^TestClient' ./internal/systemtest
 
 .PHONY: test-model
 test-model: ## Hold RUNS (50) random schedules to the promises; MODEL_SEED=n repeats one

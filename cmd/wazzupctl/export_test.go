@@ -30,6 +30,7 @@ func GuardChecks(answer string) ([]string, error) {
 	}
 	return all, nil
 }
+
 // ReadRows reads a file to its end: each row as its line and its item or fault.
 func ReadRows(in io.Reader, format string, e schema.Entity, ids, numbers bool) (rows []string, err error) {
 	s, err := newSource(io.NopCloser(in), 0, format, rowForm{entity: e, ids: ids, numbers: numbers})

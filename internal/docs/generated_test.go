@@ -29,6 +29,7 @@ func TestGenerated(t *testing.T) {
 		{"docs/configuration.md", "settings", settings},
 		{"docs/commands.md", "faults", faults},
 		{"docs/events.md", "kinds", kinds},
+		{"docs/keys.md", "languages", keyFiles},
 	} {
 		got, want := block(t, part.page, part.name), part.text(t)
 		if got == want {
@@ -116,6 +117,27 @@ func faults(testing.TB) string {
 	b.WriteString("| `code` | meaning |\n| --- | --- |\n")
 	for _, code := range schema.FaultCodes() {
 		b.WriteString("| `" + code + "` | " + cell(schema.DescribeFault(code)) + " |\n")
+	}
+	return b.String()
+}
+
+// keyFiles shows the key function of each language as it stands in the examples,
+// where it is tested.
+func keyFiles(tb testing.TB) string {
+	tb.Helper()
+	var b strings.Builder
+	for i, l := range []struct{ heading, fence, file string }{
+		{"Python", "python", "python/key.py"},
+		{"JavaScript", "javascript", "node/key.js"},
+		{"PHP", "php", "php/key.php"},
+		{"Java", "java", "java/Keys.java"},
+		{"Shell", "sh", "shell/key.sh"},
+	} {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		code := strings.TrimPrefix(read(tb, "examples/"+l.file), "<?php\n\n")
+		b.WriteString("## " + l.heading + "\n\n```" + l.fence + "\n" + code + "```\n")
 	}
 	return b.String()
 }

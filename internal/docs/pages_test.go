@@ -28,13 +28,19 @@ func read(tb testing.TB, path string) string {
 // pages lists the pages that users read.
 func pages(tb testing.TB) []string {
 	tb.Helper()
-	all, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	if err != nil || len(all) == 0 {
-		tb.Fatalf("pages: %v, %v", all, err)
-	}
 	out := []string{readme, "CHANGELOG.md"}
-	for _, path := range all {
-		out = append(out, filepath.ToSlash(filepath.Join("docs", filepath.Base(path))))
+	for _, pattern := range []string{"docs/*.md", "examples/*.md", "examples/*/*.md"} {
+		all, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(all) == 0 {
+			tb.Fatalf("pages: %v, %v", all, err)
+		}
+		for _, path := range all {
+			page, err := filepath.Rel(root, path)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			out = append(out, filepath.ToSlash(page))
+		}
 	}
 	return out
 }

@@ -190,7 +190,7 @@ func TestStates(t *testing.T) {
 // first level.
 func TestLayout(t *testing.T) {
 	t.Parallel()
-	want := map[string]bool{"docs": true, "internal/bench": true, "internal/tools": true}
+	want := map[string]bool{"docs": true, "examples": true, "internal/bench": true, "internal/tools": true}
 	for _, path := range goFiles(t, true) {
 		want[strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), root+"/")] = true
 	}

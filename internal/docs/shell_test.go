@@ -18,7 +18,8 @@ import (
 
 // shown is a command line that a page shows.
 type shown struct {
-	where string
+	page  string
+	where string // page and line
 	words []string
 }
 
@@ -40,7 +41,7 @@ func TestShellCommands(t *testing.T) {
 				}
 				if len(words) > 0 {
 					checked++
-					checkCommand(t, ctl, shown{fmt.Sprintf("%s:%d", page, f.line+i+1), words})
+					checkCommand(t, ctl, shown{page, fmt.Sprintf("%s:%d", page, f.line+i+1), words})
 				}
 			}
 		}
@@ -52,7 +53,7 @@ func TestShellCommands(t *testing.T) {
 				continue
 			}
 			checked++
-			checkCommand(t, ctl, shown{page, words})
+			checkCommand(t, ctl, shown{page, page, words})
 		}
 	}
 	if checked < 40 {
@@ -115,6 +116,10 @@ func checkCommand(t *testing.T, ctl *ctl, c shown) {
 		return
 	}
 	args := c.words[1:]
+	if strings.HasPrefix(c.words[0], "./") {
+		checkScripts(t, c)
+		return
+	}
 	switch name := c.words[0]; name {
 	case "go":
 		checkGo(t, ctl, c)
@@ -140,6 +145,8 @@ func checkCommand(t *testing.T, ctl *ctl, c shown) {
 		if args[0] != "-HUP" {
 			t.Errorf("%s: %v is no way to treat a program", c.where, args)
 		}
+	case "node", "php", "python3", "sh", "composer", "mvn", "npm", "pip":
+		checkScripts(t, c)
 	case "docker", "install", "printf", "openssl", "chmod", "sed":
 	default:
 		t.Errorf("%s: %q is not known here: check it, and teach this test about it", c.where, name)
@@ -159,6 +166,26 @@ func checkGo(t *testing.T, ctl *ctl, c shown) {
 		}
 		if folder == "cmd/wazzupctl" {
 			ctl.check(t, c.where, c.words[i+1:])
+		}
+	}
+}
+
+// checkScripts requires the files that a page of the examples names, and the
+// classes of Java.
+func checkScripts(t *testing.T, c shown) {
+	t.Helper()
+	named := regexp.MustCompile(`^(?:\./)?(?:-Dexec\.mainClass=)?([A-Za-z]+(?:\.(?:js|php|py|sh|txt))?)$`)
+	for _, word := range c.words {
+		m := named.FindStringSubmatch(word)
+		if m == nil || !strings.ContainsAny(word, ".") {
+			continue
+		}
+		file := m[1]
+		if strings.HasPrefix(word, "-D") {
+			file += ".java"
+		}
+		if _, err := os.Stat(filepath.Join(root, filepath.Dir(c.page), file)); err != nil {
+			t.Errorf("%s: %v", c.where, err)
 		}
 	}
 }
@@ -271,5 +298,16 @@ func (c *ctl) check(t *testing.T, where string, args []string) {
 		if strings.HasPrefix(flag, "--") && !regexp.MustCompile(`(?m)^\s.*`+flag+`(\W|$)`).MatchString(help) {
 			t.Errorf("%s: wazzupctl %s has no flag %s", where, strings.Join(sub, " "), flag)
 		}
+	}
+}
+
+// TestToolVersion: the version of the nats tool that the examples name is the one
+// that they are tested with.
+func TestToolVersion(t *testing.T) {
+	t.Parallel()
+	const page = "examples/shell/README.md"
+	m := regexp.MustCompile(`github\.com/nats-io/natscli/nats@(v\S+)`).FindStringSubmatch(read(t, page))
+	if m == nil || !strings.Contains(read(t, "internal/tools/go.mod"), "github.com/nats-io/natscli "+m[1]+" ") {
+		t.Errorf("%s names %v, and internal/tools pins another version", page, m)
 	}
 }
