@@ -31,20 +31,14 @@ func (o *owner) askAlways(ctx context.Context, call func(context.Context) wazzup
 }
 
 func (o *owner) askWith(ctx context.Context, closed func() error, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
-	if err := o.turn(ctx, closed); err != nil {
+	done, err := o.turn(ctx, closed)
+	if err != nil {
 		return wazzup.Answer{}, err
-	}
-	report, retryAt, ok := o.breakers.Allow(FamilyQuery, "")
-	if !ok {
-		o.turnOver(false)
-		return wazzup.Answer{}, breakerOpen(retryAt)
 	}
 	start := time.Now()
 	a := call(ctx)
 	v := Classify(FamilyQuery, a)
-	called := a.Fault != wazzup.FaultRequest && a.Fault != wazzup.FaultKey
-	report(called, v)
-	o.turnOver(called)
+	done(a.Fault != wazzup.FaultRequest && a.Fault != wazzup.FaultKey, v)
 	o.metrics.called(ctx, FamilyQuery, v.Class, a.Phase, time.Since(start))
 	switch v.Action {
 	case ActionAccept:
@@ -78,17 +72,21 @@ func breakerOpen(retryAt time.Time) error {
 	}}
 }
 
-// turn waits until the call may start, and takes its token and its slot.
-func (o *owner) turn(ctx context.Context, closed func() error) error {
+// turn waits until the call may start, and takes its token and its slot. done gives
+// them back; called tells whether the vendor was called, and v what came of it.
+func (o *owner) turn(ctx context.Context, closed func() error) (done func(called bool, v Verdict), err error) {
 	for {
 		o.mu.Lock()
-		at, why, err := o.tryTurn(time.Now(), closed)
+		report, at, why, err := o.tryTurn(time.Now(), closed)
 		o.mu.Unlock()
-		if err != nil || why == "" {
-			return err
+		switch {
+		case err != nil:
+			return nil, err
+		case why == "":
+			return func(called bool, v Verdict) { o.turnOver(report, called, v) }, nil
 		}
 		if deadline, ok := ctx.Deadline(); ok && at.After(deadline) {
-			return &fault{status: 503, err: schema.Error{
+			return nil, &fault{status: 503, err: schema.Error{
 				Code: codeRateWait, Class: schema.ClassRetryable,
 				Description: "the account's requests wait for " + why + "; it opens at " + schema.FormatTime(at),
 			}}
@@ -102,42 +100,50 @@ func (o *owner) turn(ctx context.Context, closed func() error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
+// breakerReport tells the breakers what came of a call that they let through.
+type breakerReport func(called bool, v Verdict)
+
 // tryTurn takes a token and a slot. If it cannot yet, why says what for, and at
 // when to try again, zero if that depends on others. The owner's mutex is held.
-func (o *owner) tryTurn(now time.Time, closed func() error) (at time.Time, why string, err error) {
+func (o *owner) tryTurn(now time.Time, closed func() error) (report breakerReport, at time.Time, why string, err error) {
 	if err := closed(); err != nil {
-		return time.Time{}, "", err
+		return nil, time.Time{}, "", err
 	}
-	if retryAt, blocked := o.breakers.Blocked(FamilyQuery, ""); blocked {
-		return time.Time{}, "", breakerOpen(retryAt)
-	}
+	retryAt, blocked := o.breakers.Blocked(FamilyQuery, "")
 	switch {
 	case o.stopping:
-		return time.Time{}, "", &fault{status: 503, err: schema.Error{
+		return nil, time.Time{}, "", &fault{status: 503, err: schema.Error{
 			Code: codeHandOver, Class: schema.ClassRetryable, Description: "the account is changing hands: ask again",
 		}}
+	case blocked: // at once, not when the rate allows it
+		return nil, time.Time{}, "", breakerOpen(retryAt)
 	case o.pausedUntil.After(now):
-		return o.pausedUntil, "Wazzup, which answered 429", nil
+		return nil, o.pausedUntil, "Wazzup, which answered 429", nil
 	case !now.Before(o.leaseUntil()): // another owner may count by now
-		return time.Time{}, "the worker's lease", nil
+		return nil, time.Time{}, "the worker's lease", nil
 	case o.flight >= o.cfg.Concurrency, o.otherFlight >= otherSlots(o.cfg.Concurrency):
-		return time.Time{}, "a call in flight to end", nil
+		return nil, time.Time{}, "a call in flight to end", nil
 	}
 	if at, ok := o.window.take(now, otherShare); !ok {
-		return at, "the account's rate", nil
+		return nil, at, "the account's rate", nil
+	}
+	report, retryAt, ok := o.breakers.Allow(FamilyQuery, "")
+	if !ok { // its only probe is under way
+		o.window.unused()
+		return nil, time.Time{}, "", breakerOpen(retryAt)
 	}
 	o.flight++
 	o.otherFlight++
-	return time.Time{}, "", nil
+	return report, time.Time{}, "", nil
 }
 
-// turnOver gives back what turn took; called tells whether the vendor was called.
-func (o *owner) turnOver(called bool) {
+// turnOver gives back what a turn took.
+func (o *owner) turnOver(report breakerReport, called bool, v Verdict) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.flight--
@@ -147,6 +153,7 @@ func (o *owner) turnOver(called bool) {
 	} else {
 		o.window.unused()
 	}
+	report(called, v)
 	o.pump()
 }
 
