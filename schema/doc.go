@@ -9,5 +9,6 @@
 // (where things travel), command.go and produce.go (what producers say),
 // decode.go, validate.go and sync.go (the rules it must meet), fault.go (how a
 // broken rule is named), fingerprint.go (what the same command is), event.go and
-// encode.go (what consumers hear back), request.go (what can be asked).
+// encode.go (what consumers hear back), request.go (what can be asked), contract.go
+// (all of it as an AsyncAPI document, which internal/asyncapi writes).
 package schema
