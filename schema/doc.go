@@ -10,5 +10,6 @@
 // decode.go, validate.go and sync.go (the rules it must meet), fault.go (how a
 // broken rule is named), fingerprint.go (what the same command is), event.go and
 // encode.go (what consumers hear back), received.go (how they read it), request.go
-// (what can be asked).
+// (what can be asked), contract.go (all of it as an AsyncAPI document, which
+// internal/asyncapi writes).
 package schema

@@ -1,10 +1,14 @@
 package sender_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
+	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
@@ -44,5 +48,40 @@ func TestContractGet(t *testing.T) {
 	}
 	if got := r.ask("contract.get", `{"format":"yaml"}`); got.Code != "400" || got.Error.Code != schema.FaultUnknownField {
 		t.Errorf("a field that it does not take: got %s %+v", got.Code, got.Error)
+	}
+}
+
+// What JetStream answers to a command is of the contract, stored or not.
+func TestAcknowledgements(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stream, err := r.js.Stream(t.Context(), queue.Names{Account: "main"}.Commands())
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := stream.CachedInfo().Config
+	small.MaxBytes = 4 << 10
+	if _, err := r.js.UpdateStream(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	subject := schema.SendSubject("main", schema.KindSend, simulator.ChannelWhatsApp)
+	stored, refused := 0, 0
+	for i := range 8 {
+		body := fmt.Appendf(nil, `{"id":"%d","chatType":"whatsapp","chatId":%q,"text":%q}`, i, phone, strings.Repeat("x", 1000))
+		m, err := r.nc.Request(subject, body, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schematest.Validate(schema.PubAckSchema, m.Data); err != nil {
+			t.Errorf("%v\n%s", err, m.Data)
+		}
+		if strings.Contains(string(m.Data), `"err_code":10077`) {
+			refused++
+		} else {
+			stored++
+		}
+	}
+	if stored == 0 || refused == 0 {
+		t.Errorf("%d commands were stored, %d were refused by the full stream: want some of both", stored, refused)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -191,6 +192,9 @@ func TestReplyTo(t *testing.T) {
 	m, err := sub.NextMsgWithContext(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := schematest.Reply(schema.CommandEventSubject("main", schema.StateSent, schema.KindSend, simulator.ChannelWhatsApp), m.Header, m.Data); err != nil {
+		t.Error(err)
 	}
 	if got := m.Header.Get(schema.HeaderCEType); got != "wazzup.command.sent" {
 		t.Errorf("ce-type: got %q, want wazzup.command.sent", got)

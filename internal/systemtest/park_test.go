@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -65,10 +66,13 @@ func TestTenThousandWaitInOneChat(t *testing.T) {
 // echo stores what ingest would for the vendor's echo of an API send.
 func (r *rig) echo(ch simulator.Channel, chat, messageID, text string) {
 	r.t.Helper()
-	subject := schema.MessageEventSubject("main", "out", ch.ChannelID, schema.ChatWhatsApp, chat)
-	body := fmt.Sprintf(`{"messageId":%q,"channelId":%q,"chatType":"whatsapp","chatId":%q,"authorType":9,"dateTime":%d,"text":%q}`,
+	body := fmt.Appendf(nil, `{"messageId":%q,"channelId":%q,"chatType":"whatsapp","chatId":%q,"authorType":9,"dateTime":%d,"text":%q}`,
 		messageID, ch.ChannelID, chat, time.Now().UnixMilli(), text)
-	if _, err := r.js.Publish(r.t.Context(), subject, []byte(body)); err != nil {
+	m := queue.Event{
+		Subject: schema.MessageEventSubject("main", "out", ch.ChannelID, schema.ChatWhatsApp, chat),
+		ID:      "message-" + messageID, Account: "main", Type: "wazzup.message.out", CESubject: messageID, Time: time.Now(), Body: body,
+	}.Msg()
+	if _, err := r.js.PublishMsg(r.t.Context(), m); err != nil {
 		r.t.Fatal(err)
 	}
 }
