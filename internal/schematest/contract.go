@@ -12,8 +12,9 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// location is the name under which the document is compiled.
-const location = "contract.json"
+// location is the name under which the document is compiled. It is absolute, so
+// that the compiler asks for no working folder: that has failed in a test.
+const location = "https://wazzup-relay.invalid/contract.json"
 
 // contract is the document as tests use it. Schemas are compiled when they are
 // first needed, with formats asserted, the strictest that a user's validator may be.
