@@ -33,7 +33,7 @@ func (o *owner) call(c *command) outcome {
 	v := Classify(FamilySend, answer)
 	out := o.judge(c, answer, v)
 	out.answer.status = answer.Status
-	o.settle(c, answer, v)
+	o.settle(c, answer, v, started)
 	o.reportCall(ctx, span, []*command{c}, callReport{
 		family: FamilySend, answer: answer, verdict: v, outcome: string(out.state), messageID: out.messageID, took: time.Since(started),
 	})
@@ -83,9 +83,10 @@ func (o *owner) judge(c *command, a wazzup.Answer, v Verdict) outcome {
 
 // settle gives the slot back with the verdict and closes the gates that the
 // answer closed, before anything else of those lanes can start.
-func (o *owner) settle(c *command, a wazzup.Answer, v Verdict) {
+func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	c.lane.pace.called(started.Add(a.Timing.DNS + a.Timing.Connect + a.Timing.TLS))
 	o.refused(c, v, NewError(a, v))
 	if v.Action == ActionAccept {
 		o.refusals = 0

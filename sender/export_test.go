@@ -30,6 +30,8 @@ type Pace struct{ p *pace }
 func NewPace(limit rate.Rate) Pace { return Pace{&pace{limit: limit}} }
 
 func (p Pace) Ready(now time.Time) (time.Time, bool) { return p.p.ready(now) }
+func (p Pace) Called(at time.Time)                   { p.p.called(at) }
+
 func (p Pace) Started(now time.Time, random float64) { p.p.started(now, random) }
 func (p Pace) Change(limit rate.Rate, now time.Time) { p.p.change(limit, now) }
 

@@ -83,6 +83,7 @@ func (o *owner) tooLate(c *command) *outcome {
 		return &out
 	}
 	c.slot.started = true
+	c.lane.pace.called(time.Now())
 	return nil
 }
 

@@ -64,6 +64,14 @@ func (w *window) answered(now time.Time) {
 // unused gives the token back at once: no call was made.
 func (w *window) unused() { w.held-- }
 
+// called keeps the spacing to a call that reached the wire only now: between its
+// start and that lie its claim and the way to a new connection.
+func (p *pace) called(at time.Time) {
+	if p.limit.N > 0 {
+		p.next = latest(p.next, at.Add(spacingOf(p.limit)))
+	}
+}
+
 // change puts another limit in force. Whatever is counted stays so, for the new
 // length: in any interval that begins at the change or later there are no more
 // calls than the new limit, but for those that were under way already. A call is

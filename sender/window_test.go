@@ -159,3 +159,21 @@ func TestPaceSpreadsCalls(t *testing.T) {
 		t.Errorf("only %d different gaps in 99: no jitter", len(distinct))
 	}
 }
+
+// A call that reaches the wire late moves the next one on, and none moves it back.
+func TestPaceOfALateCall(t *testing.T) {
+	t.Parallel()
+	p := sender.NewPace(rate.Rate{N: 1, Per: 3 * time.Second})
+	start := time.Unix(0, 0)
+	p.Started(start, 0.01)
+	for _, step := range []struct{ called, next time.Duration }{
+		{5 * time.Millisecond, 3006 * time.Millisecond}, // within the jitter
+		{500 * time.Millisecond, 3500 * time.Millisecond},
+		{200 * time.Millisecond, 3500 * time.Millisecond},
+	} {
+		p.Called(start.Add(step.called))
+		if at, ok := p.Ready(start); ok || at.Sub(start) != step.next {
+			t.Errorf("called after %v: the next may come after %v, want %v", step.called, at.Sub(start), step.next)
+		}
+	}
+}
