@@ -1,3 +1,5 @@
+//go:build system
+
 package queue_test
 
 import (
@@ -9,18 +11,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 )
-
-// killable is the configuration of a consumer whose death is noticed soon.
-func killable() queue.ConsumerConfig {
-	return queue.ConsumerConfig{Name: "shop", Start: queue.StartAll(), AckWait: time.Second}
-}
 
 // firsts leaves out repeats.
 func firsts(ids []string) []string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
@@ -34,6 +35,11 @@ func TestMain(m *testing.M) {
 		// nats.go 1.55.0: see the package sender's TestMain.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"),
 	)
+}
+
+// killable is the configuration of a consumer whose death is noticed soon.
+func killable() queue.ConsumerConfig {
+	return queue.ConsumerConfig{Name: "shop", Start: queue.StartAll(), AckWait: time.Second}
 }
 
 // consumeAndTell writes the id of each event to standard output before it is
