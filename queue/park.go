@@ -34,6 +34,11 @@ func (n Names) parkWrite(epoch, subject string) string {
 // ParkFilter matches every ParkSubject.
 func (n Names) ParkFilter() string { return n.internal("park") + "*.*.*" }
 
+// ParkLaneFilter matches every ParkSubject of one lane.
+func (n Names) ParkLaneFilter(kind schema.Kind, channelID string) string {
+	return n.internal("park") + string(kind) + "." + schema.Key(channelID) + ".*"
+}
+
 // ParkedLane tells whose lane a ParkSubject belongs to.
 func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, ok bool) {
 	rest, found := strings.CutPrefix(subject, n.internal("park"))
@@ -93,6 +98,19 @@ func (l *Ledger) StoredAfter(ctx context.Context, stream, filter string, sequenc
 		return time.Time{}, 0, nil
 	}
 	return m.Time, m.Sequence, nil
+}
+
+// First reads, through the stream's leader, the first message that matches the
+// filter; nil: there is none.
+func (l *Ledger) First(ctx context.Context, stream, filter string) (*Delivery, error) {
+	m, err := leaderGet(ctx, l.nc, stream, msgGet{NextFor: filter, Seq: 1})
+	if err != nil {
+		return nil, fmt.Errorf("first message of %s: %w", stream, err)
+	}
+	if m == nil {
+		return nil, nil //nolint:nilnil // "there is none" is an answer
+	}
+	return &Delivery{Subject: m.Subject, Header: m.Header, Data: m.Data, Seq: m.Sequence, Stored: m.Time, stream: stream}, nil
 }
 
 // Unpark deletes a parked command, through any failure that may pass. It returns

@@ -133,8 +133,7 @@ func (o *owner) identify(d *queue.Delivery) *command {
 		c.generation, _ = strconv.Atoi(header(d, headerGeneration))
 		c.expect, _ = strconv.ParseUint(header(d, headerExpect), 10, 64)
 		c.attempt, _ = strconv.Atoi(header(d, headerAttempt))
-		nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64)
-		c.stored = time.Unix(0, nanos)
+		c.stored = o.firstStored(d)
 		subject = header(d, headerSubject)
 		if d.Source == nil {
 			c.place = parsePlace(header(d, headerPlace))

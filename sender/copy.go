@@ -93,3 +93,12 @@ func dueLane(kind schema.Kind, channel string) laneKey {
 func (o *owner) dueSubject(key laneKey) string {
 	return o.topology.DueSubject(schema.Kind(key.class), key.channel)
 }
+
+// firstStored is when a command was published, whichever copy of it this is.
+func (o *owner) firstStored(d *queue.Delivery) time.Time {
+	if !o.isCopy(d) {
+		return d.Stored
+	}
+	nanos, _ := strconv.ParseInt(header(d, headerStored), 10, 64) // see identify
+	return time.Unix(0, nanos)
+}

@@ -189,18 +189,29 @@ func (o *owner) laneItem(key laneKey, backlog uint64) LaneItem {
 	return item
 }
 
-// lookAtOldest finds out since when a lane's oldest command is stored.
+// lookAtOldest finds out since when a lane's oldest command is stored: of one that
+// came due or is parked, since when it was published.
 func (o *owner) lookAtOldest(ctx context.Context, v *laneView) error {
 	if v.item.Backlog == 0 {
 		return nil
 	}
+	places := [][2]string{}
 	for _, from := range []sourceKind{sourceCommands, sourceDue} {
 		stream, filter := o.sourceOf(wantedLane{v.key, from})
-		at, seq, err := o.ledger.StoredAfter(ctx, stream, filter, 0)
+		places = append(places, [2]string{stream, filter})
+	}
+	if v.key.class != classSync {
+		places = append(places, [2]string{o.topology.Deferred(), o.topology.ParkLaneFilter(schema.Kind(v.key.class), v.key.channel)})
+	}
+	for _, place := range places {
+		d, err := o.ledger.First(ctx, place[0], place[1])
 		if err != nil {
 			return err
 		}
-		if at = at.UTC(); seq > 0 && (v.item.Oldest == nil || at.Before(*v.item.Oldest)) {
+		if d == nil {
+			continue
+		}
+		if at := o.firstStored(d).UTC(); v.item.Oldest == nil || at.Before(*v.item.Oldest) {
 			v.item.Oldest = &at
 		}
 	}

@@ -431,3 +431,37 @@ func TestScheduleFiresTwice(t *testing.T) {
 	}
 	r.endedOnce()
 }
+
+// The oldest command of a lane may be a parked one: lanes.list tells since when it
+// waits, from its publication on.
+func TestOldestIsParked(t *testing.T) {
+	t.Parallel()
+	const many = 200
+	r := newRig(t)
+	cfg := r.config()
+	cfg.ReconcileWait = time.Minute
+	r.loseFirst("w00000")
+	began := time.Now()
+	r.loadChat("w", many)
+	published := time.Now()
+	r.start(cfg)
+	r.event("w00000", schema.StateUnknown)
+	r.parked()
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(20 * time.Millisecond)}); err != nil {
+		t.Fatal(err)
+	}
+	r.prove("w00000")
+	r.emptied() // what is left is parked
+	r.laneRequest("pause", "send")
+	lane := r.lanes()["send"]
+	if lane.Backlog == 0 || lane.Backlog >= many {
+		t.Fatalf("a backlog of %d, want less than %d", lane.Backlog, many)
+	}
+	// NATS's clock is this machine's.
+	if lane.Oldest == nil || lane.Oldest.Before(began.Add(-time.Second)) || lane.Oldest.After(published) {
+		t.Errorf("the oldest is of %v, want one of %v to %v", lane.Oldest, began, published)
+	}
+	r.laneRequest("resume", "send")
+	r.finals(many)
+	r.inOrder(many)
+}
