@@ -39,8 +39,8 @@ type command struct {
 	shelved bool
 	// cancelled: it was while it was being scheduled, and need not wait for its time.
 	cancelled bool
-	since   time.Time // when it joined its chat
-	ready   time.Time // when it became the head of its chat
+	since     time.Time // when it joined its chat
+	ready     time.Time // when it became the head of its chat
 
 	// What the ledger knows.
 	expect  uint64 // sequence of its last record; 0 = none
