@@ -17,6 +17,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
@@ -597,5 +598,64 @@ func TestSyncBesideALargeOne(t *testing.T) {
 	}
 	if got := r.statesOf("large"); got != "done" {
 		t.Errorf("large: got %s, want done", got)
+	}
+}
+
+// TestSyncBreaker: when changes keep failing, their breaker opens: nothing of any
+// entity is called until it lets one try, no attempt is spent meanwhile, and sends
+// and requests go on.
+func TestSyncBreaker(t *testing.T) {
+	t.Parallel()
+	const faults = 5 // in a row
+	r := newRig(t)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts", Method: "PATCH"}, Status: 503})
+	cfg := r.config()
+	cfg.MaxAttempts = 50
+	r.start(cfg)
+	r.channelsRead()
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
+	if e := r.ops(schema.OpsBreakerOpened); e.Reason != string(sender.FamilySync) || e.ChannelID != "" || !strings.HasPrefix(e.OpensOn, "a probe at ") {
+		t.Errorf("breaker.opened: got %+v", e)
+	}
+	r.sync(schema.EntityDeals, schema.VerbDelete, []int{1}, queue.WithID("c2"))
+	r.waiting("c2", "breaker")
+	r.event(r.send("a", phone, "x"), schema.StateSent)
+	r.page("contacts.list", "")
+	if n := len(r.writes()); n != faults+1 { // and the send
+		t.Errorf("%d writes, want %d", n, faults+1)
+	}
+	r.sim.ClearRules()
+	if e := r.ops(schema.OpsBreakerClosed); e.Reason != string(sender.FamilySync) {
+		t.Errorf("breaker.closed: got %+v", e)
+	}
+	if got, want := r.statesOf("c1"), strings.Repeat("retrying ", faults)+"done"; got != want {
+		t.Errorf("c1: got %s, want %s", got, want)
+	}
+	if got := r.statesOf("c2"); got != "done" {
+		t.Errorf("c2: got %s, want done", got)
+	}
+	r.once()
+}
+
+// TestSyncTakesItsShare: the requests of sync commands, those of one command too,
+// stay within their share of the account's rate; what is left of it is for sends.
+func TestSyncTakesItsShare(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Rate = rate.Rate{N: 10, Per: time.Hour}
+	r.start(cfg)
+	r.channelsRead() // one of the eight
+	ids := make([]int, 20)
+	for i := range ids {
+		ids[i] = i
+	}
+	r.sync(schema.EntityContacts, schema.VerbDelete, ids, queue.WithID("many"))
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.writes()) >= 7 }); err != nil {
+		t.Fatal(err)
+	}
+	r.event(r.send("a", phone, "x"), schema.StateSent)
+	if n := len(r.writes()); n != 7+1 {
+		t.Errorf("%d writes, want 8", n)
 	}
 }
