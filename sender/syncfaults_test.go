@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -338,6 +340,56 @@ func TestSyncCancelled(t *testing.T) {
 	if got := r.contactNames()["1"]; got != "c" {
 		t.Errorf("the contact is named %q, want c", got)
 	}
+}
+
+// TestSyncCancelsRaceTheirClaims: whichever comes first wins, also of commands that
+// share a request: what was cancelled is in none, and all others are, in order.
+func TestSyncCancelsRaceTheirClaims(t *testing.T) {
+	t.Parallel()
+	const commands, contacts = 300, 5
+	r := newRig(t)
+	cfg := r.config()
+	cfg.SyncGather = 5 * time.Millisecond
+	r.start(cfg)
+	r.channelsRead()
+	cancelled, want := make(map[string]bool), make(map[string]string)
+	for i := range commands {
+		id, contact, name := fmt.Sprint("c", i), fmt.Sprint(i%contacts), fmt.Sprintf("name %04d", i)
+		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": contact, "name": name}, queue.WithID(id))
+		if i%3 > 0 {
+			switch got := r.cancel(id); got.Code {
+			case "":
+				cancelled[id] = true
+				continue
+			case "409":
+			default:
+				t.Fatalf("%s: got %s %+v", id, got.Code, got)
+			}
+		}
+		want[contact] = name
+	}
+	for _, e := range r.finals(commands) {
+		if (e.State == schema.StateCancelled) != cancelled[e.ID] || !cancelled[e.ID] && e.State != schema.StateDone {
+			t.Errorf("%s ended %s; cancelled: %v", e.ID, e.State, cancelled[e.ID])
+		}
+		if cancelled[e.SupersededBy] {
+			t.Errorf("%s gave way to %s, which was cancelled", e.ID, e.SupersededBy)
+		}
+	}
+	for _, q := range r.writes() {
+		for id := range cancelled {
+			n, err := strconv.Atoi(id[1:])
+			if err != nil || bytes.Contains(q.Body, fmt.Appendf(nil, "name %04d", n)) {
+				t.Errorf("%s was cancelled and is in a request (%v)", id, err)
+			}
+		}
+	}
+	if got := r.contactNames(); !maps.Equal(got, want) {
+		t.Errorf("the vendor has %v, want %v", got, want)
+	}
+	t.Logf("%d of %d cancelled, in %d requests", len(cancelled), commands, len(r.writes()))
+	r.emptied()
+	r.once()
 }
 
 // TestSyncReports: a request has one line in the log and counts once, however many
