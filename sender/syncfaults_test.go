@@ -354,7 +354,7 @@ func TestSyncCancelsRaceTheirClaims(t *testing.T) {
 	r.channelsRead()
 	cancelled, want := make(map[string]bool), make(map[string]string)
 	for i := range commands {
-		id, contact, name := fmt.Sprint("c", i), fmt.Sprint(i%contacts), fmt.Sprintf("name %04d", i)
+		id, contact, name := fmt.Sprint("c", i), strconv.Itoa(i%contacts), fmt.Sprintf("name %04d", i)
 		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": contact, "name": name}, queue.WithID(id))
 		if i%3 > 0 {
 			switch got := r.cancel(id); got.Code {
