@@ -230,6 +230,7 @@ func TestRequestFaults(t *testing.T) {
 		{"deals.list", `{"orderDirection":"up"}`, "orderDirection", "NOT_ALLOWED"},
 		{"channels.list", `{"orderBy":"name"}`, "orderBy", "NOT_ALLOWED"},
 		{"channels.list", `[]`, "", "BAD_REQUEST"},
+		{"channels.list", ` null`, "", "BAD_REQUEST"},
 		{"deals.list", `{"offset":1`, "", "BAD_REQUEST"},
 		{"deals.list", `{} {}`, "", "BAD_REQUEST"},
 		{"users.get", ``, "id", "REQUIRED"},

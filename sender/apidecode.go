@@ -74,7 +74,7 @@ func decodeRequest(body []byte, into any) error {
 // names the part.
 func decodeWithin(at string, body []byte, into any) error {
 	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true))
-	if err == nil {
+	if err == nil && jsontext.Value(body).Kind() != jsontext.KindNull {
 		return nil
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {

@@ -120,8 +120,9 @@ func (o *owner) cancelUnseen(ctx context.Context, id string, last *queue.Record)
 // cancelSeen cancels a command that the ledger knows, where it is surely not sent.
 func (o *owner) cancelSeen(ctx context.Context, last *queue.Record) error {
 	switch state := stateOf(last); last.Step {
-	case queue.StepCancel:
-		return nil // for the second time
+	case queue.StepCancel: // for the second time: the first may have ended before it brought it forward
+		o.bringForward(ctx, last)
+		return nil
 	case queue.StepClaim:
 		return conflict(state, "the command is being called")
 	case queue.StepUnknown:
@@ -162,10 +163,31 @@ func (o *owner) append(r *queue.Record, expect uint64) error {
 
 // bringForward has a cancelled command that waits for its time come due now, so
 // that its event need not wait for that. It only saves time: if it fails, the
-// command meets its cancel when it comes due.
+// command meets its cancel when it comes due. The command may still be on its way
+// to the scheduler, which then is told first.
 func (o *owner) bringForward(ctx context.Context, last *queue.Record) {
-	if err := o.ledger.Hasten(ctx, last.ID, last.Generation); err != nil {
-		o.log.Warn().Err(err).Str("command", last.ID).Msg("cancelled_command_not_brought_forward")
+	o.cancelledInHand(identity{last.Origin, last.Generation})
+	o.hasten(ctx, last.ID, last.Generation)
+}
+
+func (o *owner) hasten(ctx context.Context, id string, generation int) {
+	if err := o.ledger.Hasten(ctx, id, generation); err != nil {
+		o.log.Warn().Err(err).Str("command", id).Msg("cancelled_command_not_brought_forward")
+	}
+}
+
+// cancelledInHand tells a command in hand that waits for its time, or is on its way
+// to where it will, that it was cancelled: it has nothing to wait for.
+func (o *owner) cancelledInHand(which identity) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.commands[which]
+	if c == nil || c.chat != nil { // on the server, or due
+		return
+	}
+	c.cancelled = true
+	if c.timer != nil && c.timer.Stop() {
+		c.timer.Reset(0)
 	}
 }
 

@@ -1,9 +1,11 @@
 package sender_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -163,6 +166,57 @@ func TestCancelWhatIsSeen(t *testing.T) {
 	if n := len(r.sim.Sends()); n != 3 {
 		t.Errorf("%d requests, want 3", n)
 	}
+}
+
+// A cancel that comes while a command is on its way to the server's scheduler, or is
+// held here because that does not take it, has its event at once all the same.
+func TestCancelOnTheWayToTheScheduler(t *testing.T) {
+	t.Parallel()
+	later := func() string { return `,"sendAt":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano) + `"` }
+	t.Run("the schedule is not stored yet", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		schedule := []byte("HPUB " + queue.Names{Account: "main"}.ScheduleSubject("slow", "0") + " ")
+		reached, cancelled := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		// Until the cancel is answered the schedule is published where no stream takes
+		// it, again and again.
+		r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+			if toClient || !bytes.HasPrefix(frame, schedule) {
+				return false
+			}
+			select {
+			case <-cancelled:
+			default:
+				frame[len("HPUB ")] = '_'
+				once.Do(func() { close(reached) })
+			}
+			return false
+		})), r.config())
+		r.send("slow", "79000000001", "x", later())
+		<-reached
+		if got := r.cancel("slow"); got.Code != "" {
+			t.Fatalf("got %s %+v, want success", got.Code, got)
+		}
+		close(cancelled)
+		r.event("slow", schema.StateCancelled)
+		r.emptied()
+		r.deferredEmptied()
+		r.endedOnce()
+	})
+	t.Run("too large for the scheduler", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.start(r.config())
+		r.send("large", phone, "x", later(), strings.Repeat(" ", int(r.nc.MaxPayload())-170))
+		r.waitStep("large", "scheduled")
+		if got := r.cancel("large"); got.Code != "" {
+			t.Fatalf("got %s %+v, want success", got.Code, got)
+		}
+		r.event("large", schema.StateCancelled)
+		r.emptied()
+		r.endedOnce()
+	})
 }
 
 func (r *rig) requested(text string) bool {

@@ -202,6 +202,19 @@ func TestSyncRequests(t *testing.T) {
 			requests: []string{"DELETE contacts/1", "DELETE contacts/2", "DELETE contacts/3"},
 			ends:     []string{"rejected 2 VALIDATION_ERROR"},
 		},
+		{
+			name: "one request of several is refused whatever its items: the others were taken",
+			rules: []simulator.Rule{
+				{Match: simulator.Match{Path: "/v2/contacts/1"}, Status: 403},
+				{Match: simulator.Match{Path: "/v2/contacts/2"}, Code: "VALIDATION_ERROR"},
+			},
+			commands: []string{`delete [1,2,3]`, `delete [1,3]`, `delete [1]`},
+			together: true,
+			requests: []string{
+				"DELETE contacts/1", "DELETE contacts/1", "DELETE contacts/1", "DELETE contacts/2", "DELETE contacts/3", "DELETE contacts/3",
+			},
+			ends: []string{"rejected 1 2 HTTP_403", "rejected 1 HTTP_403", "rejected HTTP_403"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

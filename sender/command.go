@@ -37,8 +37,10 @@ type command struct {
 	place place // among those of its chat
 	// shelved: it is on its way to the disk, behind all others of its chat.
 	shelved bool
-	since   time.Time // when it joined its chat
-	ready   time.Time // when it became the head of its chat
+	// cancelled: it was while it was being scheduled, and need not wait for its time.
+	cancelled bool
+	since     time.Time // when it joined its chat
+	ready     time.Time // when it became the head of its chat
 
 	// What the ledger knows.
 	expect  uint64 // sequence of its last record; 0 = none

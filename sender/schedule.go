@@ -29,6 +29,12 @@ func (o *owner) schedule(c *command) {
 // scheduled goes on when the record is durable, or was found after a crash. The
 // owner's mutex is held.
 func (o *owner) scheduled(c *command) {
+	if c.cancelled { // its claim meets the cancel
+		c.timer = nil
+		o.enqueue(c)
+		o.pump()
+		return
+	}
 	if o.deferredFull {
 		c.timer = time.AfterFunc(discoverEvery, func() {
 			o.mu.Lock()
@@ -61,11 +67,16 @@ func (o *owner) scheduled(c *command) {
 			return // stopped: the next owner finds the record and schedules it again
 		}
 		// What came due meanwhile is not of this message: only the original goes.
-		due := c.copies
+		due, cancelled := c.copies, c.cancelled
 		c.copies = nil
 		o.release(c)
 		o.finish(c)
 		o.later(func() {
+			if cancelled { // whoever did it may have looked before it was there
+				ctx, cancel := context.WithTimeout(o.ctx, requestTimeout)
+				defer cancel()
+				o.hasten(ctx, c.id, c.generation)
+			}
 			for _, d := range due {
 				o.receive(d.delivery, d.feed, d.feed.lane)
 			}
@@ -85,7 +96,11 @@ func (o *owner) scheduled(c *command) {
 func (o *owner) holdUntilDue(c *command) {
 	o.waiting++
 	c.lane.waiting++
-	c.timer = time.AfterFunc(time.Until(c.body.Message.SendAt), func() {
+	wait := time.Until(c.body.Message.SendAt)
+	if c.cancelled {
+		wait = 0
+	}
+	c.timer = time.AfterFunc(wait, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		c.timer = nil

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
@@ -43,7 +46,7 @@ func TestSyncFaults(t *testing.T) {
 		rules    []simulator.Rule
 		attempts int
 		commands []string // upserts; their ids are c1, c2
-		requests int
+		requests int      // 0: it depends on who meets whom
 		states   []string
 		contacts map[string]string
 	}{
@@ -78,6 +81,12 @@ func TestSyncFaults(t *testing.T) {
 			rules:    []simulator.Rule{{Status: 500, After: 2, Times: 1}},
 			commands: []string{`[{"id":1,"name":"a"}]`, `[{"id":2,"name":"b",` + bad + `}]`}, requests: 4,
 			states: []string{"done", "retrying rejected"}, contacts: map[string]string{"1": "a"},
+		},
+		{
+			name: "too many requests amid bisecting", attempts: 1, // what was not called is sent with the rest, and no event tells it
+			rules:    []simulator.Rule{{Status: 429, Headers: map[string]string{"Retry-After": "0"}, After: 1, Times: 1}},
+			commands: []string{`[{"id":1,"name":"a"}]`, `[{"id":2,"name":"b",` + bad + `}]`, `[{"id":3,"name":"c"}]`},
+			states:   []string{"retrying done", "rejected", "done"}, contacts: map[string]string{"1": "a", "3": "c"},
 		},
 		{
 			// c2's item, which c1's is left out for, is taken, and the other one of c1
@@ -118,7 +127,7 @@ func TestSyncFaults(t *testing.T) {
 			}
 			r.emptied()
 			r.once()
-			if got := len(r.writes()); got != tt.requests {
+			if got := len(r.writes()); tt.requests > 0 && got != tt.requests {
 				t.Errorf("%d requests, want %d", got, tt.requests)
 			}
 			for id, want := range tt.contacts {
@@ -331,6 +340,56 @@ func TestSyncCancelled(t *testing.T) {
 	if got := r.contactNames()["1"]; got != "c" {
 		t.Errorf("the contact is named %q, want c", got)
 	}
+}
+
+// TestSyncCancelsRaceTheirClaims: whichever comes first wins, also of commands that
+// share a request: what was cancelled is in none, and all others are, in order.
+func TestSyncCancelsRaceTheirClaims(t *testing.T) {
+	t.Parallel()
+	const commands, contacts = 300, 5
+	r := newRig(t)
+	cfg := r.config()
+	cfg.SyncGather = 5 * time.Millisecond
+	r.start(cfg)
+	r.channelsRead()
+	cancelled, want := make(map[string]bool), make(map[string]string)
+	for i := range commands {
+		id, contact, name := fmt.Sprint("c", i), strconv.Itoa(i%contacts), fmt.Sprintf("name %04d", i)
+		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": contact, "name": name}, queue.WithID(id))
+		if i%3 > 0 {
+			switch got := r.cancel(id); got.Code {
+			case "":
+				cancelled[id] = true
+				continue
+			case "409":
+			default:
+				t.Fatalf("%s: got %s %+v", id, got.Code, got)
+			}
+		}
+		want[contact] = name
+	}
+	for _, e := range r.finals(commands) {
+		if (e.State == schema.StateCancelled) != cancelled[e.ID] || !cancelled[e.ID] && e.State != schema.StateDone {
+			t.Errorf("%s ended %s; cancelled: %v", e.ID, e.State, cancelled[e.ID])
+		}
+		if cancelled[e.SupersededBy] {
+			t.Errorf("%s gave way to %s, which was cancelled", e.ID, e.SupersededBy)
+		}
+	}
+	for _, q := range r.writes() {
+		for id := range cancelled {
+			n, err := strconv.Atoi(id[1:])
+			if err != nil || bytes.Contains(q.Body, fmt.Appendf(nil, "name %04d", n)) {
+				t.Errorf("%s was cancelled and is in a request (%v)", id, err)
+			}
+		}
+	}
+	if got := r.contactNames(); !maps.Equal(got, want) {
+		t.Errorf("the vendor has %v, want %v", got, want)
+	}
+	t.Logf("%d of %d cancelled, in %d requests", len(cancelled), commands, len(r.writes()))
+	r.emptied()
+	r.once()
 }
 
 // TestSyncReports: a request has one line in the log and counts once, however many
@@ -591,5 +650,64 @@ func TestSyncBesideALargeOne(t *testing.T) {
 	}
 	if got := r.statesOf("large"); got != "done" {
 		t.Errorf("large: got %s, want done", got)
+	}
+}
+
+// TestSyncBreaker: when changes keep failing, their breaker opens: nothing of any
+// entity is called until it lets one try, no attempt is spent meanwhile, and sends
+// and requests go on.
+func TestSyncBreaker(t *testing.T) {
+	t.Parallel()
+	const faults = 5 // in a row
+	r := newRig(t)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts", Method: "PATCH"}, Status: 503})
+	cfg := r.config()
+	cfg.MaxAttempts = 50
+	r.start(cfg)
+	r.channelsRead()
+	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
+	if e := r.ops(schema.OpsBreakerOpened); e.Reason != string(sender.FamilySync) || e.ChannelID != "" || !strings.HasPrefix(e.OpensOn, "a probe at ") {
+		t.Errorf("breaker.opened: got %+v", e)
+	}
+	r.sync(schema.EntityDeals, schema.VerbDelete, []int{1}, queue.WithID("c2"))
+	r.waiting("c2", "breaker")
+	r.event(r.send("a", phone, "x"), schema.StateSent)
+	r.page("contacts.list", "")
+	if n := len(r.writes()); n != faults+1 { // and the send
+		t.Errorf("%d writes, want %d", n, faults+1)
+	}
+	r.sim.ClearRules()
+	if e := r.ops(schema.OpsBreakerClosed); e.Reason != string(sender.FamilySync) {
+		t.Errorf("breaker.closed: got %+v", e)
+	}
+	if got, want := r.statesOf("c1"), strings.Repeat("retrying ", faults)+"done"; got != want {
+		t.Errorf("c1: got %s, want %s", got, want)
+	}
+	if got := r.statesOf("c2"); got != "done" {
+		t.Errorf("c2: got %s, want done", got)
+	}
+	r.once()
+}
+
+// TestSyncTakesItsShare: the requests of sync commands, those of one command too,
+// stay within their share of the account's rate; what is left of it is for sends.
+func TestSyncTakesItsShare(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.Rate = rate.Rate{N: 10, Per: time.Hour}
+	r.start(cfg)
+	r.channelsRead() // one of the eight
+	ids := make([]int, 20)
+	for i := range ids {
+		ids[i] = i
+	}
+	r.sync(schema.EntityContacts, schema.VerbDelete, ids, queue.WithID("many"))
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.writes()) >= 7 }); err != nil {
+		t.Fatal(err)
+	}
+	r.event(r.send("a", phone, "x"), schema.StateSent)
+	if n := len(r.writes()); n != 7+1 {
+		t.Errorf("%d writes, want 8", n)
 	}
 }

@@ -1,17 +1,20 @@
 package sender_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
@@ -20,12 +23,15 @@ import (
 // entities is what a vendor has whose requests never fail.
 type entities map[string]map[string]string // by id: members but the id
 
-func (e entities) upsert(item map[string]string) {
-	id := item["id"]
+func (e entities) upsert(id string, item map[string]any) {
 	if e[id] == nil {
 		e[id] = make(map[string]string)
 	}
-	maps.Copy(e[id], item)
+	for name, value := range item {
+		if name != "id" {
+			e[id][name] = fmt.Sprint(value)
+		}
+	}
 }
 
 // burst is a few entities and what is done to them, drawn from a seed.
@@ -36,13 +42,14 @@ type burst struct {
 	entity schema.Entity
 	ids    []string
 	want   entities
+	bad    map[string][]string // by command: the entities that the vendor refuses in it
 	serial int
 }
 
 // newBurst draws what a burst is about. Users are of one in ten, since a replace is
 // about all of them.
 func newBurst(r *rig, seed uint64) *burst {
-	b := &burst{rig: r, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), entity: schema.EntityContacts, want: make(entities)}
+	b := &burst{rig: r, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), entity: schema.EntityContacts, want: make(entities), bad: make(map[string][]string)}
 	switch {
 	case seed%10 == 1:
 		b.entity = schema.EntityUsers
@@ -50,15 +57,23 @@ func newBurst(r *rig, seed uint64) *burst {
 		b.entity = schema.EntityDeals
 	}
 	for i := range 1 + b.random.IntN(3) {
-		b.ids = append(b.ids, fmt.Sprintf("%d-%d", seed, i))
+		b.ids = append(b.ids, strconv.FormatUint(1000+10*seed+uint64(i), 10))
 	}
 	return b
 }
 
+// rawID writes an id as a number or as a text: both are the same one.
+func (b *burst) rawID(id string) any {
+	if b.random.IntN(2) == 0 {
+		return id
+	}
+	return json.Number(id)
+}
+
 // item draws an upsert of an entity: with all members, or some.
-func (b *burst) item(id string) map[string]string {
+func (b *burst) item(id string) map[string]any {
 	b.serial++
-	item := map[string]string{"id": id, "name": fmt.Sprint("name ", b.serial)}
+	item := map[string]any{"id": b.rawID(id), "name": fmt.Sprint("name ", b.serial)}
 	if b.random.IntN(2) == 0 {
 		item["phone"] = fmt.Sprint("phone ", b.serial)
 	}
@@ -67,6 +82,27 @@ func (b *burst) item(id string) map[string]string {
 		item["note"] = fmt.Sprint("note ", b.serial)
 	}
 	return item
+}
+
+// items draws a command of upserts. The vendor refuses some contacts, and an entity
+// may come twice.
+func (b *burst) items(command string) []map[string]any {
+	ids := b.some()
+	if b.random.IntN(5) == 0 {
+		ids = append(ids, ids[0])
+	}
+	items := []map[string]any{}
+	for _, id := range ids {
+		item := b.item(id)
+		items = append(items, item)
+		if b.entity == schema.EntityContacts && b.random.IntN(12) == 0 {
+			item["chats"] = []any{map[string]any{"chatType": "whatsapp"}} // no chatId
+			b.bad[command] = append(b.bad[command], id)
+			continue
+		}
+		b.want.upsert(id, item)
+	}
+	return items
 }
 
 // some draws a few of the entities.
@@ -83,28 +119,21 @@ func (b *burst) some() []string {
 // publish stores one command, and does to what is wanted what it says.
 func (b *burst) publish() {
 	b.t.Helper()
+	command := fmt.Sprintf("burst-%d-%d", b.seed, b.serial)
+	b.serial++
 	switch n := b.random.IntN(100); {
 	case n < 60:
-		var items []map[string]string
-		for _, id := range b.some() {
-			items = append(items, b.item(id))
-			b.want.upsert(items[len(items)-1])
-		}
-		b.sync(b.entity, schema.VerbUpsert, items)
+		b.sync(b.entity, schema.VerbUpsert, b.items(command), queue.WithID(command))
 	case n < 97 || b.entity != schema.EntityUsers:
-		ids := b.some()
-		for _, id := range ids {
+		var raw []any
+		for _, id := range b.some() {
 			delete(b.want, id)
+			raw = append(raw, b.rawID(id))
 		}
-		b.sync(b.entity, schema.VerbDelete, ids)
+		b.sync(b.entity, schema.VerbDelete, raw, queue.WithID(command))
 	default:
 		clear(b.want)
-		items := []map[string]string{}
-		for _, id := range b.some() {
-			items = append(items, b.item(id))
-			b.want.upsert(items[len(items)-1])
-		}
-		b.sync(b.entity, schema.VerbReplace, items)
+		b.sync(b.entity, schema.VerbReplace, b.items(command), queue.WithID(command))
 	}
 }
 
@@ -141,11 +170,13 @@ func (b *burst) check() {
 	}
 	got := make(entities)
 	for _, raw := range list {
-		var item map[string]string
-		if err := json.Unmarshal(raw, &item); err != nil {
+		var item map[string]any
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		if err := d.Decode(&item); err != nil {
 			b.t.Fatal(err)
 		}
-		got[item["id"]] = item
+		got.upsert(fmt.Sprint(item["id"]), item)
 	}
 	for _, id := range b.ids {
 		if !maps.Equal(got[id], b.want[id]) {
@@ -155,8 +186,8 @@ func (b *burst) check() {
 }
 
 // TestSyncOrder: a hundred bursts of upserts, deletes and replaces, each of a few
-// entities of its own, leave the vendor with the last of each, whatever fails and
-// whoever dies meanwhile. Ten of them go on at the same time. One worker is told to
+// entities of its own, leave the vendor with the last of each that it does not refuse,
+// whatever fails and whoever dies meanwhile, and each command with its one end. Ten of them go on at the same time. One worker is told to
 // stop in the middle, another is cut off from NATS at some write, and the last one
 // does the rest.
 func TestSyncOrder(t *testing.T) {
@@ -203,9 +234,21 @@ func (r *rig) interleave(from, n uint64) {
 		r.start(cfg)
 	case <-r.ended(ends): // it had no more to write
 	}
+	bad := make(map[string][]string)
+	for _, b := range bursts {
+		maps.Copy(bad, b.bad)
+	}
 	for _, e := range r.finals(ends) {
-		if e.State != schema.StateDone {
-			r.t.Errorf("command %d (%s) ended %s %+v", e.Seq, e.Kind, e.State, e.Error)
+		want := schema.StateDone
+		if len(bad[e.ID]) > 0 {
+			want = schema.StateRejected
+		}
+		var refused []string
+		for _, item := range e.Items {
+			refused = append(refused, schema.EntityID(item.ID))
+		}
+		if e.State != want || !slices.Equal(refused, bad[e.ID]) {
+			r.t.Errorf("%s (%s) ended %s %+v, refused %v; want %s, %v", e.ID, e.Kind, e.State, e.Error, refused, want, bad[e.ID])
 		}
 	}
 	for _, b := range bursts {

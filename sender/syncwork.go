@@ -2,6 +2,7 @@ package sender
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -108,10 +109,14 @@ func (w *syncWork) leave(f *failure) {
 	}
 }
 
-// refused lists the items that the vendor refused each by itself.
+// refused lists the items that the vendor refused, unless a refusal of the whole
+// request is all that any of them met.
 func (w *syncWork) refused() (items []schema.ItemError) {
+	if !slices.ContainsFunc(w.items, func(it syncItem) bool { return it.state != itemRefused || !it.whole }) {
+		return nil
+	}
 	for i := range w.items {
-		if it := &w.items[i]; it.state == itemRefused && !it.whole {
+		if it := &w.items[i]; it.state == itemRefused {
 			items = append(items, schema.ItemError{ID: it.raw, Error: it.err})
 			if len(items) == maxRefused {
 				break
@@ -121,7 +126,7 @@ func (w *syncWork) refused() (items []schema.ItemError) {
 	return items
 }
 
-// refusal is the refusal of a whole request, if one was.
+// refusal is the refusal of a whole request, if that is all that its items met.
 func (w *syncWork) refusal() *schema.Error {
 	for i := range w.items {
 		if it := &w.items[i]; it.state == itemRefused && it.whole {

@@ -251,7 +251,7 @@ func (d *doctor) guard(now *registered) {
 	case "stopped":
 		d.note("webhook guard", resultBroken, "another service takes the address again and again; no repair before "+plain(now.Guard.OpensOn),
 			"find the other service or environment that registers a webhook with this API key, and give each a key of its own")
-	case "kept":
+	case guardKept:
 		d.note("webhook guard", resultOK, "ingest keeps its address registered", "")
 	}
 	if now.SilentSince != "" {

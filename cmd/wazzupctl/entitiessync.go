@@ -29,9 +29,14 @@ type bulkFlags struct {
 	empty bool // of a replace: without users, too
 }
 
+// maxItems is how many items Wazzup takes in a request.
+const maxItems = 100
+
 func (f *bulkFlags) check() error {
-	if f.Batch < 1 || f.Batch > 1000 {
-		return errors.New("--batch: must be 1 to 1000")
+	// Of a command's refused items its event names as many as fit: those of more than
+	// a request's might not.
+	if f.Batch < 1 || f.Batch > maxItems {
+		return fmt.Errorf("--batch: must be 1 to %d", maxItems)
 	}
 	if f.Timeout <= 0 {
 		return errors.New("--timeout: must be positive")

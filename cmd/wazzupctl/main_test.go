@@ -145,6 +145,7 @@ func TestUsage(t *testing.T) {
 		{"no file", []string{"users", "upsert"}, nil, "", []string{"<file>"}},
 		{"a file that is not there", []string{"users", "upsert", "no-such.csv"}, nil, "", []string{"no-such.csv"}},
 		{"a batch of none", []string{"users", "upsert", "-", "--batch", "0", "--timeout", "0s"}, nil, "id\n1", []string{"--batch"}},
+		{"a batch of too many", []string{"users", "upsert", "-", "--batch", "101"}, nil, "id\n1", []string{"--batch", "1 to 100"}},
 		{"columns without an id", []string{"contacts", "upsert", "-"}, nil, "name,name,,chatType\n" + canary, []string{"line 1", "name", "twice", "no name", "no column id", "belong together"}},
 		{"columns of a delete", []string{"deals", "delete", "--file", "-"}, nil, "id,name\n", []string{"name", "id alone"}},
 		{"nothing to delete", []string{"deals", "delete"}, nil, "", []string{"--file"}},
@@ -580,6 +581,7 @@ func toolWebhook(t *testing.T, s *system, secret string) {
 	ctl(t, s.env, "", "doctor").want(t, 0, "ok       webhook guard")
 
 	s.ctl(t, "webhook", "set", "--off").want(t, 0, "no address is registered")
+	s.ctl(t, "webhook", "get").want(t, 0, "no address is registered", "the guard does not keep", "suspended")
 	s.ctl(t, "doctor").want(t, 0, "warning  webhook", "warning  webhook guard", "restart ingest")
 	env["PUBLIC_URL"], env["WEBHOOK_SECRET"] = strings.TrimSuffix(hook, "/webhooks/main/"+secret), secret
 	ctl(t, env, "", "doctor").want(t, 1, "broken   webhook", "no address is registered")

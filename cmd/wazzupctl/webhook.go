@@ -65,11 +65,20 @@ func (c *client) webhook(ctx context.Context, name string, in any, asJSON bool) 
 	}
 	if now.URL == nil || *now.URL == "" {
 		c.Printf("no address is registered: Wazzup posts nothing\n")
-		return nil
+	} else {
+		c.Printf("%s\n", plain(*now.URL))
 	}
-	c.Printf("%s\n", plain(*now.URL))
+	if now.Guard.State != "" && now.Guard.State != guardKept {
+		c.Printf("%s\n", c.tint(warn, "the guard does not keep ingest's address registered now: "+plain(now.Guard.State)+"; `wazzupctl doctor` tells more"))
+	}
+	if now.SilentSince != "" {
+		c.Printf("%s\n", c.tint(warn, "no status has come for the messages accepted since "+plain(now.SilentSince)))
+	}
 	return nil
 }
+
+// guardKept is the guard's state while all is well.
+const guardKept = "kept"
 
 type webhookSetCmd struct {
 	connection
