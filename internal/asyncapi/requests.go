@@ -168,6 +168,21 @@ func (p *parts) about(name string) (title, description string) {
 	return s.Title, description
 }
 
+// statusOf is the least status with which a request is refused for a code of ours; 0
+// if none is.
+func statusOf(code string) (status int) {
+	all := slices.Concat(ofEvery(), ofVendor())
+	for _, row := range requests() {
+		all = append(all, row.faults...)
+	}
+	for _, f := range all {
+		if slices.Contains(f.Codes, code) && (status == 0 || f.Status < status) {
+			status = f.Status
+		}
+	}
+	return status
+}
+
 // faultExamples are those of the schema, with the headers of their codes.
 func (p *parts) faultExamples() (list []object) {
 	for i, e := range p.examples(schema.AnswerFaultSchema) {
@@ -178,13 +193,10 @@ func (p *parts) faultExamples() (list []object) {
 			p.missing("schema " + schema.AnswerFaultSchema + ": " + err.Error())
 		}
 		status := body.Error.HTTPStatus
-		switch {
-		case status != 0:
-		case body.Error.Code == "CONFLICT":
-			status = 409
-		case slices.Contains(ofEvery()[0].Codes, body.Error.Code):
-			status = 400
-		default:
+		if status == 0 {
+			status = statusOf(body.Error.Code)
+		}
+		if status == 0 {
 			p.missing("schema " + schema.AnswerFaultSchema + ": no status for the example " + body.Error.Code)
 		}
 		list = append(list, object{
