@@ -28,9 +28,10 @@ type fault struct {
 func requests() map[string]request {
 	missing := func(description string) fault { return fault{404, []string{"NOT_FOUND"}, description} }
 	conflict := func(description string) fault { return fault{409, []string{"CONFLICT"}, description} }
-	vendor, one := request{vendor: true}, request{vendor: true, faults: []fault{
-		{404, []string{"CONTACT_NOT_FOUND", "DEAL_NOT_FOUND", "USER_NOT_FOUND"}, "Wazzup knows none with this id; the code is Wazzup's"},
-	}}
+	vendor := request{vendor: true}
+	one := func(code string) request {
+		return request{vendor: true, faults: []fault{{404, []string{code, "HTTP_404"}, "Wazzup knows none with this id; the code is Wazzup's, if it gives one"}}}
+	}
 	letters := request{faults: []fault{
 		missing("no command has one of the ids; then nothing is done"),
 		{409, []string{"NOTHING_LEFT"}, "no letter is left that the request is about"},
@@ -50,11 +51,11 @@ func requests() map[string]request {
 		}},
 		"channels.list": vendor,
 		"users.list":    vendor,
-		"users.get":     one,
+		"users.get":     one("USER_NOT_FOUND"),
 		"contacts.list": vendor,
-		"contacts.get":  one,
+		"contacts.get":  one("CONTACT_NOT_FOUND"),
 		"deals.list":    vendor,
-		"deals.get":     one,
+		"deals.get":     one("DEAL_NOT_FOUND"),
 		"iframe.open":   vendor,
 		"webhooks.get":  vendor,
 		"webhooks.set":  vendor,
