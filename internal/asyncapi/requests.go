@@ -77,11 +77,23 @@ func requests() map[string]request {
 // ofEvery are the faults that any request can meet.
 func ofEvery() []fault {
 	return []fault{
-		{400, append([]string{"BAD_REQUEST"}, schema.FaultCodes()...), "the body is not what the request takes; `faults` names the field"},
+		{400, append([]string{"BAD_REQUEST"}, requestFaultCodes()...), "the body is not what the request takes; `faults` names the field"},
 		{413, []string{"TOO_LARGE"}, "the answer exceeds NATS's payload limit"},
 		{500, []string{"INTERNAL"}, "the request failed here; ask again"},
 		{504, []string{"TIMEOUT"}, "no answer in time"},
 	}
+}
+
+// requestFaultCodes are the codes of the rules that a request can break: all but
+// those that speak of commands.
+func requestFaultCodes() []string {
+	ofCommands := []string{
+		schema.FaultIDReused, schema.FaultNotAnAccount, schema.FaultUnknownKind,
+		schema.FaultChannelMismatch, schema.FaultExpiresBeforeSend, schema.FaultSendAtTooFar,
+	}
+	return slices.DeleteFunc(slices.Clone(schema.FaultCodes()), func(code string) bool {
+		return slices.Contains(ofCommands, code) || strings.HasPrefix(code, "MESSAGE_")
+	})
 }
 
 // ofVendor are the faults of requests that ask Wazzup.
@@ -146,6 +158,7 @@ func (p *parts) request(name string, row request) {
 	if row.vendor {
 		faults = append(faults, ofVendor()...)
 	}
+	slices.SortStableFunc(faults, func(a, b fault) int { return a.Status - b.Status })
 	p.operation(operation{
 		name: channel, channel: channel, action: "receive", title: title, description: description, tag: tagRequests,
 		messages: []string{asked},
