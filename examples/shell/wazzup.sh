@@ -46,9 +46,9 @@ outcome() {
   nats sub --raw "$inbox" >"$heard" 2>/dev/null &
   listener=$!
   trap 'kill "$listener" 2>/dev/null; rm -f "$heard"' EXIT
-  # It listens once it has heard this; a user who may not publish there waits 5 s.
+  # It listens once it has heard this; who may not publish there waits some seconds.
   tries=0
-  until [ -s "$heard" ] || [ "$tries" -ge 50 ]; do
+  until [ -s "$heard" ] || [ "$tries" -ge 20 ]; do
     kill -0 "$listener" || return
     nats pub --quiet "$inbox" '{}' 2>/dev/null || :
     sleep 0.1

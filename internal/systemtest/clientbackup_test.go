@@ -3,12 +3,9 @@
 package systemtest_test
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,21 +40,22 @@ func pageCommands(t *testing.T, page, words string) (lines []string) {
 	return lines
 }
 
-// typed runs command lines with the nats tool, in a folder, against a server.
-func typed(t *testing.T, folder string, srv queuetest.Endpoint, lines []string, more ...string) {
+// typed has a shell carry out command lines in a folder, with the nats tool on its
+// path.
+func typed(t *testing.T, folder string, srv queuetest.Endpoint, lines ...string) {
 	t.Helper()
-	tool := filepath.Join(need(t, natsTool), "nats")
+	path := need(t, natsTool) + string(filepath.ListSeparator) + os.Getenv("PATH")
 	for _, line := range lines {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		words := append(strings.Fields(line)[1:], more...)
-		cmd := exec.CommandContext(ctx, tool, words...)
-		cmd.Dir = folder
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "NATS_URL=" + srv.URL()}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s %v: %v\n%s", line, more, err, out)
-		}
+		output(t, folder, "", "env", "PATH="+path, "HOME="+folder, "NATS_URL="+srv.URL(), "sh", "-c", line)
 	}
+}
+
+// with adds words to each line.
+func with(words string, lines []string) (longer []string) {
+	for _, line := range lines {
+		longer = append(longer, line+words)
+	}
+	return longer
 }
 
 // A relay in the midst of its work is moved by the very commands of the page: to
@@ -74,10 +72,10 @@ func TestClientBackup(t *testing.T) {
 	for _, to := range []struct {
 		name   string
 		server func() (queuetest.Endpoint, int) // and how many copies it can hold
-		more   []string
+		more   string
 	}{
-		{"to another server", func() (queuetest.Endpoint, int) { return queuetest.Process(t), 1 }, nil},
-		{"to a cluster", func() (queuetest.Endpoint, int) { return queuetest.ProcessCluster(t, 3), 3 }, []string{"--replicas", "3"}},
+		{"to another server", func() (queuetest.Endpoint, int) { return queuetest.Process(t), 1 }, ""},
+		{"to a cluster", func() (queuetest.Endpoint, int) { return queuetest.ProcessCluster(t, 3), 3 }, " --replicas 3"},
 	} {
 		t.Run(to.name, func(t *testing.T) {
 			const load, before = 600, 150
@@ -86,10 +84,10 @@ func TestClientBackup(t *testing.T) {
 			due := r.halfDone(load, before)
 
 			folder := t.TempDir()
-			typed(t, folder, r.srv, save)
+			typed(t, folder, r.srv, save...)
 			r.srv.Kill()
 			target, size := to.server()
-			typed(t, folder, target, restore, to.more...)
+			typed(t, folder, target, with(to.more, restore)...)
 			r.moveTo(target, size)
 			for _, name := range accountStreams() {
 				s, err := r.js.Stream(t.Context(), name)
@@ -116,8 +114,8 @@ func TestClientBackup(t *testing.T) {
 			if code := w.stop(); code != 0 {
 				t.Errorf("SIGTERM: exit %d, want 0", code)
 			}
-			t.Logf("%d commands, %d of them before the move, by %q and its like", total, before, strings.Join(append(slices.Clone(to.more), restore[0]), " "))
-			typed(t, folder, target, purge, "--force") // the page's ask before they do it
+			t.Logf("%d commands, %d of them before the move, by %q and its like", total, before, restore[0]+to.more)
+			typed(t, folder, target, with(" --force", purge)...) // the page's ask before they do it
 		})
 	}
 }

@@ -3,7 +3,6 @@
 package systemtest_test
 
 import (
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -85,7 +84,7 @@ func TestClientRights(t *testing.T) {
 		runs("main-operator", 0, `^https://\S+\n$`, "window", "222555", "Ann", chat)
 	}
 
-	r.securityPage()
+	securityPage(t, srv)
 	if _, err := r.sim.Inbound(simulator.Inbound{ChannelID: channels[0].ChannelID, ChatID: chat, Text: "and to Node.js"}); err != nil {
 		t.Fatal(err)
 	}
@@ -102,23 +101,13 @@ func TestClientRights(t *testing.T) {
 
 // securityPage runs the command lines of the nats tool that the page on security
 // shows, in their order: a producer's, the making of a durable consumer, its use.
-func (r *rig) securityPage() {
-	r.t.Helper()
-	ran := 0
-	for _, line := range pageCommands(r.t, "../../docs/security.md", "nats --user ") {
-		user := regexp.MustCompile(`--user (\S+)`).FindStringSubmatch(line)[1]
-		script := "PASSWORD=password-of-" + user + "; " + line
-		r.shell(script)
-		ran++
+func securityPage(t *testing.T, srv guardedServer) {
+	t.Helper()
+	lines := pageCommands(t, "../../docs/security.md", "nats --user ")
+	if len(lines) != 3 {
+		t.Errorf("the page shows %q, want 3 commands", lines)
 	}
-	if ran != 3 {
-		r.t.Errorf("the page shows %d commands of the nats tool, want 3", ran)
+	for _, line := range lines {
+		typed(t, t.TempDir(), srv, "PASSWORD=password-of-"+strings.Fields(line)[2]+"; "+line)
 	}
-}
-
-// shell has sh carry out a line, with the nats tool on its path.
-func (r *rig) shell(line string) {
-	r.t.Helper()
-	tool := need(r.t, natsTool)
-	output(r.t, r.t.TempDir(), "", "sh", "-c", "PATH="+tool+string(filepath.ListSeparator)+"$PATH; NATS_URL="+r.url+"; HOME=$PWD; export PATH NATS_URL HOME; "+line)
 }
