@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
@@ -380,7 +381,7 @@ func TestHeadersAreHarmless(t *testing.T) {
 	g.ensure()
 	nc := g.login(mine + "-producer")
 	subject := "wazzup.main.cmd.send." + channel
-	publish := func(h nats.Header) (stored bool, answer string) {
+	publish := func(h nats.Header) (stored bool, code jetstream.ErrorCode, answer string) {
 		t.Helper()
 		reply, err := nc.RequestMsg(&nats.Msg{Subject: subject, Header: h, Data: []byte(`{}`)}, 10*time.Second)
 		if err != nil {
@@ -393,9 +394,15 @@ func TestHeadersAreHarmless(t *testing.T) {
 		if err := json.Unmarshal(reply.Data, &ack); err != nil {
 			t.Fatal(err)
 		}
-		return ack.Error == nil && !ack.Duplicate, string(reply.Data)
+		if err := schematest.Validate(schema.PubAckSchema, reply.Data); err != nil {
+			t.Error(err)
+		}
+		if ack.Error != nil {
+			code = ack.Error.ErrorCode
+		}
+		return ack.Error == nil && !ack.Duplicate, code, string(reply.Data)
 	}
-	if stored, answer := publish(nil); !stored {
+	if stored, _, answer := publish(nil); !stored {
 		t.Fatal(answer)
 	}
 	at := time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)
@@ -404,25 +411,26 @@ func TestHeadersAreHarmless(t *testing.T) {
 	for _, tt := range []struct {
 		header nats.Header
 		stored bool
+		code   jetstream.ErrorCode // that the contract names
 	}{
-		{nats.Header{"Nats-Rollup": {"all"}}, false},
-		{nats.Header{"Nats-Rollup": {"sub"}}, false},
-		{nats.Header{"Nats-Schedule": {"@at " + at}, "Nats-Schedule-Target": {"wazzup.shop-eu.cmd.send." + channel}}, false},
-		{nats.Header{"Nats-Schedule": {"@every 1s"}, "Nats-Schedule-Target": {"wazzup.main.cmd.bulk." + channel}}, false},
-		{nats.Header{"Nats-Schedule-Next": {"purge"}, "Nats-Scheduler": {"wz.main.at.x.0"}}, false},
-		{nats.Header{"Nats-TTL": {"1s"}}, false},
-		{nats.Header{"Nats-Incr": {"+1"}}, false},
-		{nats.Header{"Nats-Batch-Id": {"b"}, "Nats-Batch-Sequence": {"1"}, "Nats-Batch-Commit": {"1"}}, false},
-		{nats.Header{"Nats-Expected-Stream": {"wazzup-shop-eu-commands"}}, false},
-		{nats.Header{"Nats-Expected-Last-Sequence": {"999"}}, false},
-		{nats.Header{"Nats-Expected-Last-Subject-Sequence": {"999"}}, false},
-		{nats.Header{"Nats-Expected-Last-Msg-Id": {"another"}}, false},
-		{nats.Header{"Nats-Request-Info": {`{"acc":"RELAY","svc":"RELAY"}`}}, true},
-		{nats.Header{"Nats-Stream-Source": {"wazzup-shop-eu-commands 1 > >"}}, false},
+		{nats.Header{"Nats-Rollup": {"all"}}, false, 10111},
+		{nats.Header{"Nats-Rollup": {"sub"}}, false, 10111},
+		{nats.Header{"Nats-Schedule": {"@at " + at}, "Nats-Schedule-Target": {"wazzup.shop-eu.cmd.send." + channel}}, false, 0},
+		{nats.Header{"Nats-Schedule": {"@every 1s"}, "Nats-Schedule-Target": {"wazzup.main.cmd.bulk." + channel}}, false, 0},
+		{nats.Header{"Nats-Schedule-Next": {"purge"}, "Nats-Scheduler": {"wz.main.at.x.0"}}, false, 0},
+		{nats.Header{"Nats-TTL": {"1s"}}, false, 10166},
+		{nats.Header{"Nats-Incr": {"+1"}}, false, 0},
+		{nats.Header{"Nats-Batch-Id": {"b"}, "Nats-Batch-Sequence": {"1"}, "Nats-Batch-Commit": {"1"}}, false, 0},
+		{nats.Header{"Nats-Expected-Stream": {"wazzup-shop-eu-commands"}}, false, 0},
+		{nats.Header{"Nats-Expected-Last-Sequence": {"999"}}, false, 0},
+		{nats.Header{"Nats-Expected-Last-Subject-Sequence": {"999"}}, false, 0},
+		{nats.Header{"Nats-Expected-Last-Msg-Id": {"another"}}, false, 0},
+		{nats.Header{"Nats-Request-Info": {`{"acc":"RELAY","svc":"RELAY"}`}}, true, 0},
+		{nats.Header{"Nats-Stream-Source": {"wazzup-shop-eu-commands 1 > >"}}, false, 0},
 	} {
-		stored, answer := publish(tt.header)
-		if stored != tt.stored {
-			t.Errorf("%v: stored = %t, want %t: %s", tt.header, stored, tt.stored, answer)
+		stored, code, answer := publish(tt.header)
+		if stored != tt.stored || tt.code != 0 && code != tt.code {
+			t.Errorf("%v: stored = %t, want %t and the code %d: %s", tt.header, stored, tt.stored, tt.code, answer)
 		}
 		if stored {
 			taken++

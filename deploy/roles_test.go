@@ -23,6 +23,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/daemon"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay"
 	"github.com/wazzup-relay/wazzup-relay/internal/relay/relaytest"
+	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -306,6 +307,7 @@ func (i *install) jobs() {
 	if refused := i.refused(); len(refused) > 0 {
 		i.t.Errorf("the server refused\n  %s", strings.Join(refused, "\n  "))
 	}
+	schematest.Stored(i.t, i.login("admin"), mine) // each event is one of the contract's
 }
 
 func (i *install) produce(p *producer) {

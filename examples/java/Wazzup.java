@@ -46,6 +46,7 @@ final class Wazzup {
         if (System.getenv("NATS_USER") != null) {
             options.userInfo(System.getenv("NATS_USER"), env("NATS_PASSWORD", ""));
         }
+        options.inboxPrefix(env("NATS_INBOX_PREFIX", "_INBOX")); // users may have inboxes of their own
         return Nats.connect(options.build());
     }
 

@@ -7,8 +7,7 @@
 // both are tables of its database. It ends, and prints its counts, when it is
 // told to (SIGTERM, Ctrl-C).
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
-import { createInbox } from "@nats-io/transport-node";
-import { ask, events, FINAL, open, publish } from "./wazzup.js";
+import { ask, events, FINAL, inbox, open, publish } from "./wazzup.js";
 
 const folder = process.argv[2];
 if (!folder) {
@@ -91,7 +90,7 @@ async function desk() {
 const nc = await open();
 note({ run: process.pid });
 const messages = await events(nc, "node-service", "message.in.>", "command.*.send.>");
-const replyTo = createInbox();
+const replyTo = inbox();
 const replies = nc.subscribe(replyTo);
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.once(signal, () => {

@@ -14,8 +14,12 @@ export const open = () =>
     servers: process.env.NATS_URL ?? "nats://127.0.0.1:4222",
     user: process.env.NATS_USER,
     pass: process.env.NATS_PASSWORD,
+    inboxPrefix: process.env.NATS_INBOX_PREFIX, // where users have inboxes of their own: _INBOX.main-producer
     maxReconnectAttempts: -1,
   });
+
+// inbox is a subject on which this user may listen.
+export const inbox = () => createInbox(process.env.NATS_INBOX_PREFIX);
 
 // isNobody tells of an error that nobody took the message: "no responders".
 const isNobody = (err) => err instanceof RequestError && err.isNoResponders();
@@ -62,7 +66,7 @@ export async function publish(nc, subject, command, { replyTo, patience = 30_000
 // none within `timeout` (ms): then the event will come, and a durable consumer
 // of the events gets it. `stored` is told of the acknowledgement.
 export async function outcome(nc, subject, command, { timeout = 60_000, stored = () => {}, ...options } = {}) {
-  const replyTo = createInbox();
+  const replyTo = inbox();
   const replies = nc.subscribe(replyTo); // before the command is published
   let timer;
   try {
@@ -82,10 +86,11 @@ export async function outcome(nc, subject, command, { timeout = 60_000, stored =
 // events returns the messages of a durable consumer, which remembers what was
 // acknowledged: it goes on from there after any stop, and begins with the oldest
 // event that is kept. What was not acknowledged within its ack wait (30 s) comes
-// again, with the same ce-id. The consumer is made once; later changes are yours.
+// again, with the same ce-id. The consumer is made once; later changes are yours. A
+// user who may make none is given one by an administrator, of the user's own name.
 export async function events(nc, durable, ...subjects) {
   const stream = `wazzup-${account}-records`;
-  const { consumers } = await jetstreamManager(nc);
+  const { consumers } = await jetstreamManager(nc, { checkAPI: false }); // the check needs a right of its own
   try {
     await consumers.info(stream, durable);
   } catch (err) {

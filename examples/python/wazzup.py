@@ -36,6 +36,7 @@ async def connect():
         os.environ.get("NATS_URL", "nats://127.0.0.1:4222"),
         user=os.environ.get("NATS_USER"),
         password=os.environ.get("NATS_PASSWORD"),
+        inbox_prefix=os.environ.get("NATS_INBOX_PREFIX", "_INBOX"),  # users may have inboxes of their own
         max_reconnect_attempts=-1,
     )
 

@@ -11,7 +11,7 @@ set -eu
 durable=${1:-shell-inbound}
 stream=wazzup-$account-records
 
-nats consumer info "$stream" "$durable" >/dev/null 2>&1 ||
-  nats consumer add "$stream" "$durable" --pull --ack explicit --deliver all --filter "wazzup.$account.evt.message.in.>" --defaults >/dev/null
-exec nats sub --stream "$stream" --durable "$durable" --raw \
+nats $inboxes consumer info "$stream" "$durable" >/dev/null 2>&1 ||
+  nats $inboxes consumer add "$stream" "$durable" --pull --ack explicit --deliver all --filter "wazzup.$account.evt.message.in.>" --defaults >/dev/null
+exec nats $inboxes sub --stream "$stream" --durable "$durable" --raw \
   --translate "jq -rj '[.chatType, .chatId + \":\", .text // .content] | join(\" \")'"

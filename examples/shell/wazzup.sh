@@ -1,6 +1,8 @@
 # What the scripts share; it needs `nats` and `jq`. The server and the login are
 # the tool's own settings: NATS_URL, NATS_USER, NATS_PASSWORD, or its contexts.
 account=${WAZZUP_ACCOUNT:-main}
+# Where users have inboxes of their own, such as _INBOX.main-producer.
+inboxes=${NATS_INBOX_PREFIX:+--inbox-prefix=$NATS_INBOX_PREFIX}
 patience=${PATIENCE:-30} # seconds
 
 # The states in which a command has ended; see docs/events.md.
@@ -14,7 +16,7 @@ publish() {
   end=$(($(date +%s) + patience))
   wait=1
   while :; do
-    if ack=$(nats req --raw --no-templates ${3:+-H "Wazzup-Reply-To:$3"} "wazzup.$account.cmd.$1" "$2" 2>/dev/null); then
+    if ack=$(nats $inboxes req --raw --no-templates ${3:+-H "Wazzup-Reply-To:$3"} "wazzup.$account.cmd.$1" "$2" 2>/dev/null); then
       if [ -z "$ack" ]; then
         echo "not stored: there is no $1 of account $account, or no worker has ever served it" >&2
         return 1
@@ -39,15 +41,18 @@ publish() {
 # outcome SUBJECT BODY publishes a command and waits for its final event, which is
 # then in $event; empty if there is none in time.
 outcome() {
-  inbox=wazzup.$account.reply.shell-$$-$(date +%s)
+  inbox=${NATS_INBOX_PREFIX:-wazzup.$account.reply}.shell-$$-$(date +%s)
   heard=$(mktemp)
   nats sub --raw "$inbox" >"$heard" 2>/dev/null &
   listener=$!
   trap 'kill "$listener" 2>/dev/null; rm -f "$heard"' EXIT
-  until [ -s "$heard" ]; do # it listens once it has heard this
+  # It listens once it has heard this; who may not publish there waits some seconds.
+  tries=0
+  until [ -s "$heard" ] || [ "$tries" -ge 20 ]; do
     kill -0 "$listener" || return
-    nats pub --quiet "$inbox" '{}' || return
+    nats pub --quiet "$inbox" '{}' 2>/dev/null || :
     sleep 0.1
+    tries=$((tries + 1))
   done
   publish "$1" "$2" "$inbox" || return
   end=$(($(date +%s) + 60))
@@ -60,7 +65,7 @@ outcome() {
 # hands, for a few seconds, nobody answers.
 ask() {
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    answer=$(nats req --raw --no-templates --timeout 30s "wazzup.$account.api.$1" "$2" 2>/dev/null) || answer=
+    answer=$(nats $inboxes req --raw --no-templates --timeout 30s "wazzup.$account.api.$1" "$2" 2>/dev/null) || answer=
     case $answer in
       '') sleep 1 ;;
       '{"error":'*)

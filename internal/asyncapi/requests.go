@@ -28,9 +28,10 @@ type fault struct {
 func requests() map[string]request {
 	missing := func(description string) fault { return fault{404, []string{"NOT_FOUND"}, description} }
 	conflict := func(description string) fault { return fault{409, []string{"CONFLICT"}, description} }
-	vendor, one := request{vendor: true}, request{vendor: true, faults: []fault{
-		{404, []string{"CONTACT_NOT_FOUND", "DEAL_NOT_FOUND", "USER_NOT_FOUND"}, "Wazzup knows none with this id; the code is Wazzup's"},
-	}}
+	vendor := request{vendor: true}
+	one := func(code string) request {
+		return request{vendor: true, faults: []fault{{404, []string{code, "HTTP_404"}, "Wazzup knows none with this id; the code is Wazzup's, if it gives one"}}}
+	}
 	letters := request{faults: []fault{
 		missing("no command has one of the ids; then nothing is done"),
 		{409, []string{"NOTHING_LEFT"}, "no letter is left that the request is about"},
@@ -50,11 +51,11 @@ func requests() map[string]request {
 		}},
 		"channels.list": vendor,
 		"users.list":    vendor,
-		"users.get":     one,
+		"users.get":     one("USER_NOT_FOUND"),
 		"contacts.list": vendor,
-		"contacts.get":  one,
+		"contacts.get":  one("CONTACT_NOT_FOUND"),
 		"deals.list":    vendor,
-		"deals.get":     one,
+		"deals.get":     one("DEAL_NOT_FOUND"),
 		"iframe.open":   vendor,
 		"webhooks.get":  vendor,
 		"webhooks.set":  vendor,
@@ -76,11 +77,23 @@ func requests() map[string]request {
 // ofEvery are the faults that any request can meet.
 func ofEvery() []fault {
 	return []fault{
-		{400, append([]string{"BAD_REQUEST"}, schema.FaultCodes()...), "the body is not what the request takes; `faults` names the field"},
+		{400, append([]string{"BAD_REQUEST"}, requestFaultCodes()...), "the body is not what the request takes; `faults` names the field"},
 		{413, []string{"TOO_LARGE"}, "the answer exceeds NATS's payload limit"},
 		{500, []string{"INTERNAL"}, "the request failed here; ask again"},
 		{504, []string{"TIMEOUT"}, "no answer in time"},
 	}
+}
+
+// requestFaultCodes are the codes of the rules that a request can break: all but
+// those that speak of commands.
+func requestFaultCodes() []string {
+	ofCommands := []string{
+		schema.FaultIDReused, schema.FaultNotAnAccount, schema.FaultUnknownKind,
+		schema.FaultChannelMismatch, schema.FaultExpiresBeforeSend, schema.FaultSendAtTooFar,
+	}
+	return slices.DeleteFunc(slices.Clone(schema.FaultCodes()), func(code string) bool {
+		return slices.Contains(ofCommands, code) || strings.HasPrefix(code, "MESSAGE_")
+	})
 }
 
 // ofVendor are the faults of requests that ask Wazzup.
@@ -145,6 +158,7 @@ func (p *parts) request(name string, row request) {
 	if row.vendor {
 		faults = append(faults, ofVendor()...)
 	}
+	slices.SortStableFunc(faults, func(a, b fault) int { return a.Status - b.Status })
 	p.operation(operation{
 		name: channel, channel: channel, action: "receive", title: title, description: description, tag: tagRequests,
 		messages: []string{asked},
@@ -168,6 +182,21 @@ func (p *parts) about(name string) (title, description string) {
 	return s.Title, description
 }
 
+// statusOf is the least status with which a request is refused for a code of ours; 0
+// if none is.
+func statusOf(code string) (status int) {
+	all := slices.Concat(ofEvery(), ofVendor())
+	for _, row := range requests() {
+		all = append(all, row.faults...)
+	}
+	for _, f := range all {
+		if slices.Contains(f.Codes, code) && (status == 0 || f.Status < status) {
+			status = f.Status
+		}
+	}
+	return status
+}
+
 // faultExamples are those of the schema, with the headers of their codes.
 func (p *parts) faultExamples() (list []object) {
 	for i, e := range p.examples(schema.AnswerFaultSchema) {
@@ -178,13 +207,10 @@ func (p *parts) faultExamples() (list []object) {
 			p.missing("schema " + schema.AnswerFaultSchema + ": " + err.Error())
 		}
 		status := body.Error.HTTPStatus
-		switch {
-		case status != 0:
-		case body.Error.Code == "CONFLICT":
-			status = 409
-		case slices.Contains(ofEvery()[0].Codes, body.Error.Code):
-			status = 400
-		default:
+		if status == 0 {
+			status = statusOf(body.Error.Code)
+		}
+		if status == 0 {
 			p.missing("schema " + schema.AnswerFaultSchema + ": no status for the example " + body.Error.Code)
 		}
 		list = append(list, object{

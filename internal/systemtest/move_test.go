@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
-	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 )
 
@@ -32,8 +31,7 @@ func TestFromOneServerToACluster(t *testing.T) {
 	}
 
 	cluster := queuetest.ProcessCluster(t, 3)
-	names := queue.Names{Account: "main"}
-	streams := []string{names.Commands(), names.Records(), names.Deferred(), names.Dead()}
+	streams := accountStreams()
 	to := queuetest.Conn(t, cluster)
 	for _, stream := range streams {
 		queuetest.TakeBackup(t, r.nc, stream).Restore(t, to)

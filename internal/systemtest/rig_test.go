@@ -251,7 +251,14 @@ func startRig(t *testing.T, cfg simulator.Config, srv queuetest.Endpoint, replic
 // move goes on with a cluster instead of the one server.
 func (r *rig) move(to *queuetest.ProcNodes) {
 	r.t.Helper()
-	r.srv, r.cluster, r.url, r.limits.Replicas = nil, to, to.URL(), to.Size()
+	r.moveTo(to, to.Size())
+	r.cluster = to
+}
+
+// moveTo goes on with another server, or a cluster of this size.
+func (r *rig) moveTo(to queuetest.Endpoint, size int) {
+	r.t.Helper()
+	r.srv, r.url, r.limits.Replicas = nil, to.URL(), size
 	r.nc = queuetest.Conn(r.t, to, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	var err error
 	if r.js, err = jetstream.New(r.nc); err != nil {
@@ -275,11 +282,13 @@ func (r *rig) env(more ...string) []string {
 
 // runIngest starts an ingest that has its address registered with the vendor, and
 // waits until it is: a worker must be running.
-func (r *rig) runIngest() *program {
+func (r *rig) runIngest(more ...string) *program {
 	r.t.Helper()
 	addr := freeAddr(r.t)
-	p := run(r.t, "ingest", "NATS_URL="+r.url, "INGEST_ADDR="+addr, "PUBLIC_URL=http://"+addr,
-		"WEBHOOK_SECRET=a-secret-of-this-test-and-no-other", "LOG_FORMAT=json")
+	p := run(r.t, "ingest", append([]string{
+		"NATS_URL=" + r.url, "INGEST_ADDR=" + addr, "PUBLIC_URL=http://" + addr,
+		"WEBHOOK_SECRET=a-secret-of-this-test-and-no-other", "LOG_FORMAT=json",
+	}, more...)...)
 	if err := r.sim.Wait(r.t.Context(), func(*simulator.View) bool { return r.sim.WebhookURL() != "" }); err != nil {
 		r.t.Fatal(err)
 	}
