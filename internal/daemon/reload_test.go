@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"os"
+	"os/signal"
 	"syscall"
 	"testing"
 
@@ -10,12 +11,16 @@ import (
 )
 
 // hangUp sends the test's own process SIGHUP, which would end it if nobody took
-// it.
+// it, and returns when it has come: sent is not yet delivered.
 func hangUp(t *testing.T) {
 	t.Helper()
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
+	<-heard
 }
 
 func TestReloadOnSIGHUP(t *testing.T) {

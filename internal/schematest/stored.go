@@ -1,6 +1,7 @@
 package schematest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -19,20 +20,29 @@ func Stored(tb testing.TB, nc *nats.Conn, account string) int {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	consumer, err := js.OrderedConsumer(tb.Context(), queue.Names{Account: account}.Records(), jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{schema.EventSubjects(account)},
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	info, err := consumer.Info(tb.Context())
-	if err != nil {
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	defer cancel()
+	// In a cluster the consumer's node may be known to the others a moment late.
+	var consumer jetstream.Consumer
+	var info *jetstream.ConsumerInfo
+	if err := queue.Ask(ctx, func(context.Context) error {
+		consumer, err = js.OrderedConsumer(ctx, queue.Names{Account: account}.Records(), jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{schema.EventSubjects(account)},
+		})
+		if err == nil {
+			info, err = consumer.Info(ctx)
+		}
+		return err
+	}); err != nil {
 		tb.Fatal(err)
 	}
 	total := int(info.NumPending)
 	for range total {
-		m, err := consumer.Next(jetstream.FetchMaxWait(time.Minute))
-		if err != nil {
+		var m jetstream.Msg
+		if err := queue.Ask(ctx, func(context.Context) error {
+			m, err = consumer.Next(jetstream.FetchMaxWait(time.Minute))
+			return err
+		}); err != nil {
 			tb.Fatal(err)
 		}
 		if err := Event(m.Subject(), m.Headers(), m.Data()); err != nil {
