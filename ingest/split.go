@@ -364,7 +364,7 @@ func (f *fields) message() (item, schema.QuarantineReason) {
 	if f.status.wrong || !f.status.ok && !f.authorType.ok {
 		return item{}, schema.QuarantineBadItem // from whom is part of the address
 	}
-	if f.status.ok && f.status.text != statusInbound && statusWord(f.status.text) == "" {
+	if f.status.ok && f.status.text != statusInbound && schema.StatusWord(f.status.text) == "" {
 		return item{}, schema.QuarantineUnknownStatus
 	}
 	direction := "out"
@@ -384,7 +384,7 @@ func (f *fields) statusItem() (item, schema.QuarantineReason) {
 	if !f.messageID.ok || !f.status.ok {
 		return item{}, schema.QuarantineBadItem
 	}
-	word := statusWord(f.status.text)
+	word := schema.StatusWord(f.status.text)
 	if word == "" {
 		return item{}, schema.QuarantineUnknownStatus
 	}
@@ -404,24 +404,6 @@ const (
 	statusInbound = "99" // status of a message from the customer
 	authorClient  = "99" // authorType of the customer
 )
-
-// statusWord names a status number of the manual; "" for any other. What the
-// failures mean one by one is in the event's body, as the vendor's number.
-func statusWord(number string) string {
-	switch number {
-	case "0":
-		return "processing"
-	case "1":
-		return "sent"
-	case "2":
-		return "delivered"
-	case "3":
-		return "read"
-	case "13", "14", "15", "17", "18", "19", "21", "66":
-		return "failed"
-	}
-	return ""
-}
 
 // scalar is a member that the vendor writes as a string or as a number.
 type scalar struct {

@@ -81,6 +81,25 @@ func MessageEventSubject(account, direction, channelID, chatType, chatID string)
 	return subjectRoot + account + ".evt.message." + direction + "." + Key(channelID) + "." + Key(chatType) + "." + Key(chatID)
 }
 
+// StatusWord names a status number of the manual as its events do; "" for any
+// other. What the failures mean one by one is in the event's body, as the vendor's
+// number.
+func StatusWord(number string) string {
+	switch number {
+	case "0":
+		return "processing"
+	case "1":
+		return "sent"
+	case "2":
+		return "delivered"
+	case "3":
+		return "read"
+	case "13", "14", "15", "17", "18", "19", "21", "66":
+		return "failed"
+	}
+	return ""
+}
+
 // StatusEventSubject is where a status of a webhook is published; word is one
 // of processing, sent, delivered, read, failed.
 func StatusEventSubject(account, word string) string {

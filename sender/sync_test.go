@@ -140,18 +140,9 @@ func TestSyncGathers(t *testing.T) {
 // once: no event is stored twice, and no command has two ends.
 func (r *rig) once() {
 	r.t.Helper()
+	r.endedOnce()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ends := make(map[uint64]schema.State)
-	for _, e := range r.events {
-		if !e.State.Final() {
-			continue
-		}
-		if s, again := ends[e.Seq]; again {
-			r.t.Errorf("command %d ended %s and %s", e.Seq, s, e.State)
-		}
-		ends[e.Seq] = e.State
-	}
 	for id, n := range r.ids {
 		if n != 1 {
 			r.t.Errorf("event %s is stored %d times", strings.ToValidUTF8(id, "?"), n)

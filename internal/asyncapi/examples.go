@@ -89,7 +89,7 @@ func eventExample(e event, x example, n int) object {
 		subject = x.text("id")
 		id = exampleStream + x.text("seq") + ".0." + cmp.Or(x.text("attempt"), "0") + "." + x.text("state")
 	case "status":
-		kind = "wazzup.status." + statusWord(x.text("status"))
+		kind = "wazzup.status." + schema.StatusWord(x.text("status"))
 		id = "status-" + subject + "-" + x.text("status")
 	case "quarantine":
 		kind = "wazzup.quarantine." + x.text("reason")
@@ -111,19 +111,4 @@ func eventExample(e event, x example, n int) object {
 		headers = headers.with(schema.HeaderCESubject, subject)
 	}
 	return object{{"name", e.message + "-" + strconv.Itoa(n+1)}, {"headers", headers}, {"payload", x.value}}
-}
-
-// statusWord is the word of a status number of the manual.
-func statusWord(number string) string {
-	switch number {
-	case "0":
-		return "processing"
-	case "1":
-		return "sent"
-	case "2":
-		return "delivered"
-	case "3":
-		return "read"
-	}
-	return "failed"
 }

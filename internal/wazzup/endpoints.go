@@ -9,8 +9,8 @@ type Endpoint struct {
 	About  string // the manual's heading, in short
 }
 
-// Endpoints returns every method of the manual, in its order. What the manual does
-// not contain, it says, "is not implemented in Wazzup".
+// Endpoints returns every method of the manual, in its order. The manual says of
+// itself that there are no others.
 func Endpoints() []Endpoint {
 	return []Endpoint{
 		{http.MethodPost, "/iframe", "open the chat window"},
