@@ -122,6 +122,8 @@ type owner struct {
 	expires      time.Time // of the lease
 	webhooks     bool      // something has ever come by webhook
 
+	unknownCodes map[string]time.Time // when operators were last told of each
+
 	// active counts what must not be cut off when the owner stops in order:
 	// writes under way and calls.
 	active   int
@@ -162,7 +164,8 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		drained:   make(chan struct{}, 1),
 		expires:   lease.Expires(),
 
-		noncePrefix: nuid.Next()[12:],
+		noncePrefix:  nuid.Next()[12:],
+		unknownCodes: make(map[string]time.Time),
 	}
 	o.keeper.record = o.accountRecord
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)

@@ -81,7 +81,11 @@ func (w *Worker) Ready() error {
 	w.mu.Unlock()
 	for _, a := range accounts {
 		if !a.standing.Load() {
-			return fmt.Errorf("account %s is neither owned nor stood by for", a.name)
+			why := ""
+			if fault := a.fault.Load(); fault != nil {
+				why = ": " + *fault
+			}
+			return fmt.Errorf("account %s is neither owned nor stood by for%s", a.name, why)
 		}
 		if a.awaiting.Load() {
 			return fmt.Errorf("account %s: Wazzup does not answer", a.name)
@@ -139,6 +143,7 @@ func (w *Worker) serve(ctx context.Context, a *served) {
 			before, err = w.turn(ctx, a, before)
 		}
 		failed := err != nil && !errors.Is(err, errGivenUp) && !errors.Is(err, queue.ErrLeaseHeld)
+		a.fault.Store(textOf(failed, err))
 		a.standing.Store(!failed)
 		if failed && !failing && ctx.Err() == nil && !errors.Is(err, errNotRead) {
 			log.Warn().Err(err).Msg("account_not_served")
@@ -151,6 +156,15 @@ func (w *Worker) serve(ctx context.Context, a *served) {
 		}
 	}
 	a.standing.Store(false)
+}
+
+// textOf is what is told of a failure; nil: nothing failed.
+func textOf(failed bool, err error) *string {
+	if !failed {
+		return nil
+	}
+	text := err.Error()
+	return &text
 }
 
 // prepare sees to the account's streams, without which it cannot be stood by for.

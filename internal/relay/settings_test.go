@@ -208,6 +208,8 @@ func TestVendorAddress(t *testing.T) {
 		{"no scheme", "vendor.example", "", false, false},
 		{"a password", "https://u:" + canary + "@vendor.example", "", false, false},
 		{"a query", "https://vendor.example?key=" + canary, "", false, false},
+		{"a path", "https://proxy.example/wazzup", "", true, false},
+		{"the version", "https://api.wazzup24.com/v2/", "", false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
