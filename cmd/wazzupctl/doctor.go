@@ -144,7 +144,7 @@ func (d *doctor) fill(name, limit string, info *jetstream.StreamInfo) {
 		share := float64(used) / float64(most)
 		detail += fmt.Sprintf(" of %s (%.0f %%)", size(uint64(most)), share*100)
 		if share >= fullWarning {
-			result, mend = resultWarning, "raise "+limit+" of the worker, or find out why it fills: `wazzupctl watch --kind ops --since 24h`"
+			result, mend = resultWarning, "find out why it fills (`wazzupctl lanes list --order-by backlog --desc`), or raise "+limit+" of the worker: docs/operating.md, storage"
 		}
 		if share >= fullBroken {
 			result = resultBroken
