@@ -313,6 +313,20 @@ func (o *owner) laneResume(ctx context.Context, body []byte) (any, error) {
 	})
 }
 
+// notDurable is the fault of a change that has taken effect and is not stored yet.
+func (o *owner) notDurable() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	why := ""
+	if o.full {
+		why = ": the records stream is full"
+	}
+	return &fault{status: 504, err: schema.Error{
+		Code: CodeTimeout, Class: schema.ClassRetryable,
+		Description: "it has taken effect, and may be forgotten at a restart, since it could not be stored in time" + why,
+	}}
+}
+
 // changeLanes changes each lane that is meant, waits until that is durable, and
 // answers how they stand.
 func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *channelGate, class string, then func())) (any, error) {
@@ -330,7 +344,7 @@ func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *cha
 		select {
 		case <-stored:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, o.notDurable()
 		case <-o.ctx.Done():
 			return nil, queue.ErrFenced
 		}

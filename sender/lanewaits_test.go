@@ -219,3 +219,36 @@ func TestReadySaysWhy(t *testing.T) {
 		}
 	}
 }
+
+// Without room for records nothing is called: the lanes say so, the log once, and a
+// pause says that it could not be stored.
+func TestFullRecordsAreTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	log := &logged{}
+	r.log = zerolog.New(log)
+	stop := r.start(r.config())
+	r.states(r.send("warm", phone, "up"))
+	stop()
+	cfg := r.config()
+	cfg.Limits.RecordBytes = 1 << 10 // less than there is
+	cfg.Timeout = 300 * time.Millisecond
+	r.start(cfg)
+	r.send("claims", phone, "x") // and cannot
+	r.laneOnce("send", "a claim", func(lane sender.LaneItem) bool { return lane.InFlight == 1 && len(log.lines(t, "records_stream_is_full")) > 0 })
+	r.send("waits", "79000000001", "x")
+	lane := r.laneOnce("send", "the gate storage", func(lane sender.LaneItem) bool { return lane.Gate == "storage" })
+	if lane.Why != "the records stream is full" || lane.Backlog != 2 {
+		t.Errorf("got %+v", lane)
+	}
+	got := r.ask("lane.pause", fmt.Sprintf(`{"channelId":%q}`, simulator.ChannelWhatsApp))
+	if got.Code != "504" || !strings.Contains(got.Error.Description, "could not be stored in time: the records stream is full") {
+		t.Errorf("lane.pause: got %s %+v", got.Code, got.Error)
+	}
+	if lane := r.lanes()["send"]; lane.State != "paused" {
+		t.Errorf("it has not taken effect: %+v", lane)
+	}
+	if told := log.lines(t, "records_stream_is_full"); len(told) != 1 {
+		t.Errorf("told %d times: %v", len(told), told)
+	}
+}

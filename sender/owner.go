@@ -117,6 +117,7 @@ type owner struct {
 	replay       map[string]channelWord
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
+	fullTold     time.Time
 	wake         *time.Timer
 	wakes        time.Time
 	expires      time.Time // of the lease
@@ -675,7 +676,8 @@ func (o *owner) storageFull(full bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.full = full
-	if full {
+	if now := time.Now(); full && now.Sub(o.fullTold) >= time.Minute { // it may have room for a moment again and again
+		o.fullTold = now
 		o.log.Error().Str("stream", o.topology.Records()).Msg("records_stream_is_full")
 	}
 	o.pump()
