@@ -30,7 +30,7 @@ func TestExplain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got := queue.Explain(tt.err)
-			if !errors.Is(got, tt.err) || tt.says == "" && got != tt.err || tt.says != "" && !strings.Contains(got.Error(), tt.says) {
+			if !errors.Is(got, tt.err) || got != nil && (tt.says == "" && got.Error() != tt.err.Error() || !strings.Contains(got.Error(), tt.says)) {
 				t.Errorf("got %v, want %v and %q", got, tt.err, tt.says)
 			}
 		})

@@ -467,11 +467,11 @@ func (in *Intake) resetLocked(s *Source, why string) {
 const recreatedSlowly = time.Second
 
 func (in *Intake) recreated(s *Source, why string, took time.Duration) {
-	line := in.log.Debug()
+	level := zerolog.DebugLevel
 	if took >= recreatedSlowly {
-		line = in.log.Info()
+		level = zerolog.InfoLevel
 	}
-	line.Str("stream", s.stream).Str("filter", s.filter).Str("why", why).Dur("took", took).Msg("lane_consumer_recreated")
+	in.log.WithLevel(level).Str("stream", s.stream).Str("filter", s.filter).Str("why", why).Dur("took", took).Msg("lane_consumer_recreated")
 }
 
 // notRecreated tells once a minute of consumers that cannot be recreated yet: what

@@ -17,14 +17,15 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// laneOnce asks for the list until a class of the test's channel is as it should be.
-func (r *rig) laneOnce(class, what string, is func(sender.LaneItem) bool) sender.LaneItem {
+// laneOnce asks for the list until the test's channel, its transactional class, is as it
+// should be.
+func (r *rig) laneOnce(what string, is func(sender.LaneItem) bool) sender.LaneItem {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	timeout := time.After(20 * time.Second)
 	for {
-		lane := r.lanes()[class]
+		lane := r.lanes()["send"]
 		if is(lane) {
 			return lane
 		}
@@ -71,7 +72,7 @@ func TestLanesTellWhatTheyWaitFor(t *testing.T) {
 			if tt.gate == "slots" || tt.gate == "window" {
 				r.send("third", "79000000001", "x")
 			}
-			lane := r.laneOnce("send", "the gate "+tt.gate, func(lane sender.LaneItem) bool { return lane.Gate == tt.gate })
+			lane := r.laneOnce("the gate "+tt.gate, func(lane sender.LaneItem) bool { return lane.Gate == tt.gate })
 			if lane.State != "open" || lane.Why != tt.why || (lane.OpensOn != "") != tt.until || lane.Reason != "" {
 				t.Errorf("got %+v, want it to wait at %s (%s)", lane, tt.gate, tt.why)
 			}
@@ -94,7 +95,7 @@ func TestLanesTellOfABreaker(t *testing.T) {
 	r.channelsRead()
 	r.rule(simulator.Rule{Fault: simulator.FaultRefuse})
 	r.send("a", phone, "x")
-	lane := r.laneOnce("send", "an open breaker", func(lane sender.LaneItem) bool { return lane.Reason == "breaker" })
+	lane := r.laneOnce("an open breaker", func(lane sender.LaneItem) bool { return lane.Reason == "breaker" })
 	if lane.State != "closed" || lane.Why != "family send" || lane.Since == nil || !strings.HasPrefix(lane.OpensOn, "a probe at ") {
 		t.Errorf("got %+v", lane)
 	}
@@ -235,9 +236,11 @@ func TestFullRecordsAreTold(t *testing.T) {
 	cfg.Timeout = 300 * time.Millisecond
 	r.start(cfg)
 	r.send("claims", phone, "x") // and cannot
-	r.laneOnce("send", "a claim", func(lane sender.LaneItem) bool { return lane.InFlight == 1 && len(log.lines(t, "records_stream_is_full")) > 0 })
+	r.laneOnce("a claim", func(lane sender.LaneItem) bool {
+		return lane.InFlight == 1 && len(log.lines(t, "records_stream_is_full")) > 0
+	})
 	r.send("waits", "79000000001", "x")
-	lane := r.laneOnce("send", "the gate storage", func(lane sender.LaneItem) bool { return lane.Gate == "storage" })
+	lane := r.laneOnce("the gate storage", func(lane sender.LaneItem) bool { return lane.Gate == "storage" })
 	if lane.Why != "the records stream is full" || lane.Backlog != 2 {
 		t.Errorf("got %+v", lane)
 	}
