@@ -120,7 +120,12 @@ func TestGauges(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, reader, "a paused lane", func(s series) bool { return s["wazzup.lanes paused"] == 1 && s["wazzup.lanes closed"] == 0 })
-	if _, err := r.request("lane.resume", body); err != nil {
+	// Its other class has no lane yet, since nothing was sent there.
+	if _, err := r.request("lane.pause", fmt.Sprintf(`{"channelId":%q,"class":"bulk"}`, simulator.ChannelWhatsApp2)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, reader, "a pause of a lane that is not open", func(s series) bool { return s["wazzup.lanes paused"] == 2 })
+	if _, err := r.request("lane.resume", fmt.Sprintf(`{"channelId":%q}`, simulator.ChannelWhatsApp2)); err != nil {
 		t.Fatal(err)
 	}
 	until(t, reader, "no paused lane", func(s series) bool { return s["wazzup.lanes paused"] == 0 })
