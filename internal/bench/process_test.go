@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 )
 
 // The environment of a process that plays a role instead of running benchmarks.
@@ -30,6 +32,9 @@ type spec struct {
 	Accounts int
 	Channels int // of each account
 	Messages int // of each account, at most: streams are sized by it
+
+	// What the worker may do.
+	Rate rate.Rate // of all requests of an account; zero: as many as it can
 
 	// What the vendor does.
 	Listed  int           // channels that its list names

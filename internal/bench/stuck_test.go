@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -24,30 +25,40 @@ const (
 // many commands stuck behind them: its throughput, what a message costs worker and
 // server together, its latency at 100/s, and the worker's memory, each beside what
 // it is alone.
+//
+// Where the blocked commands lie between the healthy ones, the server reads past
+// each of them once. So the fewer healthy ones share that pass, the more of it each
+// of them bears.
 func BenchmarkStuck(b *testing.B) {
 	all := newTable(column{"msgs/s", "%.0f"}, column{"cpu-s/1k", "%.4f"}, column{"p50-ms", "%.2f"}, column{"p99-ms", "%.2f"},
 		column{"MB-rss", "%.0f"}, column{"server-MB-rss", "%.0f"})
-	n := number(b, "BENCH_BACKLOG", 100_000)
+	n, healthy := number(b, "BENCH_BACKLOG", 100_000), number(b, "BENCH_MESSAGES", 20_000)
+	limit := allowed(b, "BENCH_RATE")
 	for round := range number(b, "BENCH_ROUNDS", 3) {
 		for _, where := range []layout{alone, behind, interleaved} {
 			b.Run(fmt.Sprintf("round=%d/%s", round+1, where), func(b *testing.B) {
 				for b.Loop() {
-					all.add(b, string(where), stuck(b, where, n))
+					all.add(b, string(where), stuck(b, where, n, healthy, limit))
 				}
 			})
 		}
 	}
-	all.print(fmt.Sprintf("A healthy channel beside %d blocked ones with %d commands: medians, and the ratio to it alone", blockedChannels, n), string(alone))
+	all.print(fmt.Sprintf("A healthy channel with %d commands beside %d blocked ones with %d, rate %s: medians, and the ratio to it alone",
+		healthy, blockedChannels, n, limit), string(alone))
 }
 
-func stuck(b *testing.B, where layout, n int) []float64 {
+func stuck(b *testing.B, where layout, n, healthy int, limit rate.Rate) []float64 {
 	b.Helper()
 	if where == alone {
 		n = 0
 	}
-	healthy := number(b, "BENCH_MESSAGES", 20_000)
-	paced := int(duration(b, "BENCH_LATENCY", 5*time.Second) / latencyPace)
+	pace := latencyPace
+	if !limit.IsZero() {
+		pace = 2 * latencyPace // within the rate, so that nothing queues up behind it
+	}
+	paced := int(duration(b, "BENCH_LATENCY", 5*time.Second) / pace)
 	s := newScene(b, spec{
+		Rate:     limit,
 		Accounts: 1, Messages: n + healthy + 2*paced,
 		Listed: blockedChannels + 1, Blocked: blockedChannels, Stamped: true,
 	})
@@ -79,7 +90,7 @@ func stuck(b *testing.B, where layout, n int) []float64 {
 	cpu := p.usage().CPU + s.server.usage().CPU - before
 
 	s.vendor.tell("reset")
-	s.publishPaced(paced, func(i int) string {
+	s.publishPaced(paced, pace, func(i int) string {
 		if where == interleaved {
 			s.publishAsync(blockedSubject(i))
 		}
