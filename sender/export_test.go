@@ -42,6 +42,13 @@ func Hasty(cfg Config, laneIdle time.Duration) Config {
 	return cfg
 }
 
+// Drowsy is a configuration whose closed lanes lose their consumers after a round of
+// discovery.
+func Drowsy(cfg Config) Config {
+	cfg.timing.sleepRounds = 1
+	return cfg
+}
+
 // GuardPer is a configuration whose webhook repairs are counted over this time.
 func GuardPer(cfg Config, per time.Duration) Config {
 	cfg.timing.guardPer = per

@@ -46,6 +46,8 @@ type lane struct {
 	foundIn   uint64    // the last round of discovery in which a stream held commands of it
 	dueLast   time.Time // the latest sendAt of those that it had scheduled
 
+	shutFor int // rounds of discovery in a row in which it was closed
+
 	queued    bool        // it stands in the owner's queue of runnable lanes
 	parked    *time.Timer // until a gate of its own opens
 	parkedAt  gate
