@@ -38,7 +38,7 @@ type spec struct {
 
 	// What the vendor does.
 	Listed  int           // channels that its list names
-	Blocked int           // of them, from the first on: their state is "blocked", and it refuses their messages
+	Blocked int           // of them, the last ones: their state is "blocked", and it refuses their messages
 	Delay   time.Duration // before it answers a message
 	Stamped bool          // messages carry the time at which they were published
 

@@ -1,11 +1,15 @@
 package bench_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -57,14 +61,19 @@ func stuck(b *testing.B, where layout, n, healthy int, limit rate.Rate) []float6
 		pace = 2 * latencyPace // within the rate, so that nothing queues up behind it
 	}
 	paced := int(duration(b, "BENCH_LATENCY", 5*time.Second) / pace)
+	blocked := blockedChannels
+	if where == alone {
+		blocked = 0
+	}
 	s := newScene(b, spec{
 		Rate:     limit,
 		Accounts: 1, Messages: n + healthy + 2*paced,
-		Listed: blockedChannels + 1, Blocked: blockedChannels, Stamped: true,
+		Listed: blocked + 1, Blocked: blocked, Stamped: true,
 	})
 	var told string
+	s.vendor.tell("open")
 	p := start(b, "worker", s.spec, &told)
-	s.refused()
+	s.lane("pause") // until all is there
 	s.store(n+healthy, func(i int) string {
 		if where == interleaved && i*healthy/(n+healthy) < (i+1)*healthy/(n+healthy) || where != interleaved && i >= n {
 			return healthySubject()
@@ -74,13 +83,9 @@ func stuck(b *testing.B, where layout, n, healthy int, limit rate.Rate) []float6
 	if left := s.commands(); left != n+healthy {
 		b.Fatalf("%d commands are stored, want %d", left, n+healthy)
 	}
-	lanes := 1
-	if n > 0 {
-		lanes += blockedChannels
-	}
-	s.lanes(lanes)
+	s.asleep()
 	s.untouched()
-	s.vendor.tell("open")
+	s.lane("resume")
 
 	var began int64
 	s.vendor.ask("first", &began)
@@ -103,9 +108,33 @@ func stuck(b *testing.B, where layout, n, healthy int, limit rate.Rate) []float6
 }
 
 func healthySubject() string {
-	return schema.SendSubject(account(0), schema.KindSend, channelID(blockedChannels))
+	return schema.SendSubject(account(0), schema.KindSend, channelID(0))
 }
 
 func blockedSubject(i int) string {
-	return schema.SendSubject(account(0), schema.KindSend, channelID(i%blockedChannels))
+	return schema.SendSubject(account(0), schema.KindSend, channelID(1+i%blockedChannels))
+}
+
+// lane pauses or resumes the healthy channel's lane.
+func (s *scene) lane(what string) {
+	s.b.Helper()
+	request := fmt.Appendf(nil, `{"channelId":%q,"class":"send"}`, channelID(0))
+	s.until("the lane to "+what, func() bool {
+		reply, err := s.js.Conn().Request(schema.APISubject(account(0), "lane."+what), request, sceneWait)
+		if errors.Is(err, nats.ErrNoResponders) { // the worker is on its way
+			return false
+		}
+		if err != nil || reply.Header.Get(micro.ErrorCodeHeader) != "" {
+			s.b.Fatalf("lane.%s: %v %v", what, err, reply)
+		}
+		return true
+	})
+}
+
+// asleep waits until no lane of a channel has a consumer: all are closed, and have
+// been for a while.
+func (s *scene) asleep() {
+	s.b.Helper()
+	stream := queue.Names{Account: account(0)}.Commands()
+	s.until("the closed lanes to sleep", func() bool { return s.info(stream).State.Consumers == syncLanes })
 }
