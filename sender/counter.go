@@ -170,6 +170,7 @@ type counterPublisher struct {
 	// Owned by the owner's mutex.
 	waiting []counterValue
 	busy    bool // something waits or is being stored: the owner's end waits for it
+	over    bool // nothing is stored any more
 
 	news chan struct{} // holds one token when something waits
 
@@ -183,6 +184,9 @@ type counterPublisher struct {
 func (p *counterPublisher) add(v counterValue) {
 	p.o.mu.Lock()
 	defer p.o.mu.Unlock()
+	if p.over {
+		return
+	}
 	if len(p.waiting) >= counterBacklog {
 		p.waiting = p.waiting[1:]
 	}
@@ -223,6 +227,7 @@ func (p *counterPublisher) run(ctx context.Context, heard <-chan struct{}) {
 	defer func() {
 		p.o.mu.Lock()
 		defer p.o.mu.Unlock()
+		p.over = true
 		p.rest()
 	}()
 	over := false

@@ -428,3 +428,51 @@ func TestCounterReloadWhileNATSIsAway(t *testing.T) {
 		}
 	}
 }
+
+// An owner that learns from a counter that it is none any more ends at once, though
+// more values come.
+func TestCounterOfLostOwner(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := newCounterServer(t)
+	r.start(r.counting(s, `1`))
+	s.tell(`1`, 1)
+	r.counters(`1`, 0, 1)
+	owners, err := r.js.KeyValue(t.Context(), "wazzup-owners")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owners.Delete(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	r.asFormerOwner(func(l *queue.Ledger) {
+		subject := schema.CounterEventSubject("main", "1")
+		last, err := l.LastEvent(t.Context(), subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		l.PublishNext(queue.Event{
+			Subject: subject, ID: "the-next-owner's", Account: "main", Type: "wazzup.counter", Time: time.Now(), Body: []byte(`{"userId":1,"counter":90}`),
+		}, last.Sequence, func(_ uint64, err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		s.tell(`1`, 2)
+	})
+	s.mu.Lock()
+	former := s.open[`1`]
+	s.greets[`1`] = 3
+	s.mu.Unlock()
+	began := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for former.Write(t.Context(), websocket.MessageText, []byte(notify(3))) == nil { // until the worker has closed it
+		<-tick.C
+	}
+	s.wait("the next ownership", func() bool { return s.total[`1`] == 2 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the worker owns the account again after %v", took)
+	}
+	r.counters(`1`, 0, 1, 90, 3)
+}
