@@ -42,9 +42,9 @@ const (
 )
 
 const (
-	// eventPull is how many events one pull request asks for. It is far more than may
-	// be under way, so that the request outlasts them: nats.go (1.55.0) may miss
-	// when to ask again where the size is small.
+	// eventPull is how many events one pull request asks for. It is far more than are
+	// under way with a usual Parallel, so that the request outlasts them: nats.go
+	// (1.55.0) may miss when to ask again where the size is small.
 	eventPull       = 100
 	eventPullExpiry = 30 * time.Second
 	eventHeartbeat  = 5 * time.Second
@@ -141,9 +141,10 @@ func (cfg ConsumerConfig) check(account string) error {
 	if cfg.Name == "" || schema.Key(cfg.Name) != cfg.Name {
 		faults = append(faults, fmt.Errorf("name %q: want 1 to 64 of A-Z, a-z, 0-9, _ and -", cfg.Name))
 	}
-	for _, subject := range cfg.Subjects {
-		if events := strings.TrimSuffix(schema.EventSubjects(account), ">"); !strings.HasPrefix(subject, events) || subject == events {
-			faults = append(faults, fmt.Errorf("subject %q: want one that begins with %s", subject, events))
+	events := strings.TrimSuffix(schema.EventSubjects(account), ">")
+	for i, subject := range cfg.Subjects { // which may name a chat, and is not quoted
+		if !strings.HasPrefix(subject, events) || strings.ContainsAny(subject, " \t\r\n") || slices.Contains(strings.Split(subject, "."), "") {
+			faults = append(faults, fmt.Errorf("subject %d: want one that begins with %s", i+1, events))
 		}
 	}
 	for _, n := range []int64{int64(cfg.Parallel), int64(cfg.AckWait), int64(cfg.RetryMin), int64(cfg.RetryMax), int64(cfg.MaxAttempts), int64(cfg.Grace)} {
@@ -296,7 +297,7 @@ func (c *Consumer) Run(ctx context.Context, handle Handler) error {
 func (c *Consumer) read(ctx context.Context, consumer jetstream.Consumer, handle Handler) error {
 	before := c.nc.LastError()
 	messages, err := consumer.Messages(
-		jetstream.PullMaxMessages(eventPull), jetstream.PullExpiry(eventPullExpiry), jetstream.PullHeartbeat(eventHeartbeat),
+		jetstream.PullMaxMessages(max(eventPull, 4*c.cfg.Parallel)), jetstream.PullExpiry(eventPullExpiry), jetstream.PullHeartbeat(eventHeartbeat),
 	)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -94,6 +95,15 @@ type waiting struct {
 func (w *waiting) end(ctx context.Context) (*schema.CommandEvent, error) {
 	quiet := time.NewTicker(w.p.quiet)
 	defer quiet.Stop()
+	// Nobody may answer: events are heard in the meantime.
+	asking, cancel := context.WithCancel(ctx)
+	var asker sync.WaitGroup
+	defer func() {
+		cancel()
+		asker.Wait()
+	}()
+	answers := make(chan *schema.CommandEvent, 1)
+	asked := false
 	for {
 		select {
 		case m := <-w.events:
@@ -109,12 +119,18 @@ func (w *waiting) end(ctx context.Context) (*schema.CommandEvent, error) {
 				return e, nil
 			}
 		case <-quiet.C:
-			if e := w.lookUp(ctx); e != nil {
-				return e, nil
-			}
 			if w.p.nc.IsClosed() {
 				return nil, w.notEnded(nats.ErrConnectionClosed)
 			}
+			if !asked {
+				asked = true
+				asker.Go(func() { answers <- w.lookUp(asking) })
+			}
+		case e := <-answers:
+			if e != nil {
+				return e, nil
+			}
+			asked = false
 		case <-ctx.Done():
 			return nil, w.notEnded(context.Cause(ctx))
 		}

@@ -26,7 +26,7 @@ var (
 	ErrNoStream = errors.New("no stream takes this subject")
 	// ErrFull: the account's command stream is full. Publish again later.
 	ErrFull = errors.New("command stream is full")
-	// ErrForbidden: this NATS user may not publish to the subject.
+	// ErrForbidden: this NATS user may not publish to the subject, or make the request.
 	ErrForbidden = errors.New("the NATS user may not publish to this subject")
 	// ErrUnconfirmed: no PubAck came, so that the command may be stored or not.
 	// Publish it again under the same id: only one of the two is carried out.
