@@ -16,6 +16,17 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
+// listen takes an account's messages in place of its stream, and says nothing.
+func listen(t *testing.T, nc *nats.Conn, account string, do func()) {
+	t.Helper()
+	if _, err := nc.Subscribe(schema.SendSubject(account, schema.KindSend, "*"), func(*nats.Msg) { do() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil { // before others publish
+		t.Fatal(err)
+	}
+}
+
 // Where one of a line is not stored, what comes after it is not published: it would
 // overtake.
 func TestPublishAllStopsALine(t *testing.T) {
@@ -89,9 +100,7 @@ func TestPublishConnectionClosed(t *testing.T) {
 
 	// What was on its way when the connection was closed may be stored, and is here.
 	closes := queuetest.Conn(t, a.srv)
-	if _, err := a.nc.Subscribe(schema.SendSubject("silent", schema.KindSend, "*"), func(*nats.Msg) { closes.Close() }); err != nil {
-		t.Fatal(err)
-	}
+	listen(t, a.nc, "silent", closes.Close)
 	_, err := newPublisher(t, closes, "silent").Publish(t.Context(), command)
 	if !errors.Is(err, queue.ErrUnconfirmed) || !errors.Is(err, nats.ErrConnectionClosed) {
 		t.Errorf("closed before the PubAck: got %v, want ErrUnconfirmed", err)
@@ -132,9 +141,7 @@ func TestPublishRightGiven(t *testing.T) {
 		return ctx
 	}
 	// Somebody takes the command, and says nothing.
-	if _, err := srv.login(t, "admin").Subscribe(schema.SendSubject("b", schema.KindSend, "*"), func(*nats.Msg) {}); err != nil {
-		t.Fatal(err)
-	}
+	listen(t, srv.login(t, "admin"), "b", func() {})
 	p := newPublisher(t, nc, "b")
 	if _, err := p.SendMessage(short(), text("x", "79998887766", "x")); !errors.Is(err, queue.ErrForbidden) {
 		t.Fatalf("got %v, want ErrForbidden", err)

@@ -39,6 +39,9 @@ func (a *account) onCommand(t *testing.T, do func(n int, replyTo string)) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.nc.Flush(); err != nil { // before others publish
+		t.Fatal(err)
+	}
 }
 
 func TestPublishAndWait(t *testing.T) {
