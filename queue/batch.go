@@ -160,10 +160,12 @@ func (b *batch) why(subject string) error {
 }
 
 func (b *batch) note(subject string, err error) {
-	if errors.Is(err, ErrNoStream) || errors.Is(err, ErrForbidden) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.hopeless[subject] = err
+	for _, why := range []error{ErrNoStream, ErrForbidden} {
+		if errors.Is(err, why) {
+			b.mu.Lock()
+			b.hopeless[subject] = fmt.Errorf("publish command: %w", why)
+			b.mu.Unlock()
+		}
 	}
 }
 
@@ -207,17 +209,14 @@ func (t *tries) publish(c *outgoing) (Receipt, error) {
 			return Receipt{}, t.ended(last, unsure)
 		}
 		r, err := t.try(c)
+		again := errors.Is(err, ErrFull) || errors.Is(err, ErrNoStream) && n < noStreamTries || mayPass(err) && !errors.Is(err, ErrForbidden)
 		switch {
 		case err == nil:
 			r.Tries = n
 			return r, nil
 		case errors.Is(err, ErrUnconfirmed):
 			unsure, last = true, err
-		case errors.Is(err, ErrForbidden):
-			return Receipt{}, err
-		case errors.Is(err, ErrFull), mayPass(err): // surely not stored
-			last = err
-		case errors.Is(err, ErrNoStream) && n < noStreamTries:
+		case again: // this one is surely not stored
 			last = err
 		case unsure: // refused now, but an earlier one may be stored
 			return Receipt{}, fmt.Errorf("%w; then: %w", ErrUnconfirmed, err)

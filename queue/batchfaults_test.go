@@ -174,3 +174,30 @@ func TestPublishIDInHeader(t *testing.T) {
 		t.Errorf("an id that does not count: %v", err)
 	}
 }
+
+// What may be stored by a first try is not said to be unstored because a later one is
+// forbidden; what was never tried is.
+func TestPublishAllForbiddenLater(t *testing.T) {
+	t.Parallel()
+	inboxes := &server.SubjectPermission{Allow: []string{"_INBOX.>"}}
+	srv := limitedServer(t, &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{"wazzup.b.cmd.>"}}, Subscribe: inboxes})
+	w := new(wire)
+	nc := srv.login(t, "limited", nats.SetCustomDialer(w), nats.ReconnectWait(10*time.Millisecond))
+	taken := make(chan struct{}, 1)
+	listen(t, srv.login(t, "admin"), "b", func() { taken <- struct{}{} })
+	go func() {
+		<-taken
+		srv.give(t, &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{"nothing"}}, Subscribe: inboxes})
+		w.set(true)
+		w.set(false)
+	}()
+	results, err := newPublisher(t, nc, "b").PublishAll(bounded(t), []queue.Command{
+		{Kind: schema.KindSend, Message: text("x", "79998887766", "x")}, {Kind: schema.KindSend, Message: text("y", "79998887766", "y")},
+	})
+	if !errors.Is(err, queue.ErrForbidden) || !errors.Is(err, queue.ErrUnconfirmed) {
+		t.Errorf("got %v, want ErrForbidden and ErrUnconfirmed", err)
+	}
+	if err := results[1].Err; !errors.Is(err, queue.ErrForbidden) || errors.Is(err, queue.ErrUnconfirmed) {
+		t.Errorf("the next: got %v, want ErrForbidden alone", err)
+	}
+}

@@ -274,13 +274,14 @@ func (l *limited) give(t *testing.T, rights *server.Permissions) {
 	opts := l.opts.Clone()
 	opts.Users = limitedUsers(rights)
 	if err := l.srv.ReloadOptions(opts); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
-func (l *limited) login(t *testing.T, user string) *nats.Conn {
+func (l *limited) login(t *testing.T, user string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(l.url, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	opts = append(opts, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(l.url, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
