@@ -20,7 +20,7 @@ const (
 	publishAgainMin = 100 * time.Millisecond
 	publishAgainMax = 5 * time.Second
 	// noStreamTries: a server that has just started may know no stream for a
-	// moment; whoever meets none so often, within some three seconds, is told.
+	// moment; whoever meets none so often in a row, within some seconds, is told.
 	noStreamTries = 5
 )
 
@@ -203,13 +203,19 @@ func (t *tries) close() {
 
 func (t *tries) publish(c *outgoing) (Receipt, error) {
 	unsure := false
+	missing := 0 // how often in a row there was no stream
 	last := errNotTried
 	for n := 1; ; n++ {
 		if err := t.ctx.Err(); err != nil {
 			return Receipt{}, t.ended(last, unsure)
 		}
 		r, err := t.try(c)
-		again := errors.Is(err, ErrFull) || errors.Is(err, ErrNoStream) && n < noStreamTries || mayPass(err) && !errors.Is(err, ErrForbidden)
+		if errors.Is(err, ErrNoStream) {
+			missing++
+		} else {
+			missing = 0
+		}
+		again := errors.Is(err, ErrFull) || missing > 0 && missing < noStreamTries || mayPass(err) && !errors.Is(err, ErrForbidden)
 		switch {
 		case err == nil:
 			r.Tries = n

@@ -201,3 +201,48 @@ func TestPublishAllForbiddenLater(t *testing.T) {
 		t.Errorf("the next: got %v, want ErrForbidden alone", err)
 	}
 }
+
+// A stream that is missing for a moment is waited for, however often a command was
+// published before for other reasons.
+func TestPublishAllStreamComesBack(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	a.limitCommands(t, 10) // nothing fits
+	publishes := make(chan struct{}, 100)
+	nc := queuetest.Conn(t, a.srv)
+	sub, err := a.nc.Subscribe(schema.SendSubject("main", schema.KindSend, "*"), func(*nats.Msg) { publishes <- struct{}{} })
+	if err != nil || a.nc.Flush() != nil {
+		t.Fatal("not subscribed", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := newPublisher(t, nc, "main").PublishAll(bounded(t), []queue.Command{{Kind: schema.KindSend, Message: text("a", "79998887766", "x")}})
+		done <- err
+	}()
+	for range 5 {
+		<-publishes
+	}
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.js.DeleteStream(t.Context(), a.topology.Commands()); err != nil {
+		t.Fatal(err)
+	}
+	sent := nc.Stats().OutMsgs
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	const asks = 3 // of one try: nats.go repeats what meets nobody
+	for nc.Stats().OutMsgs <= sent+asks {
+		select {
+		case err := <-done:
+			t.Fatalf("got %v", err)
+		case <-tick.C:
+		}
+	}
+	if _, err := queue.Ensure(t.Context(), a.js, "main", small()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
