@@ -457,6 +457,11 @@ func (c *Consumer) acknowledge(work context.Context, m jetstream.Msg) error {
 		if !mayPass(err) || tries == ackTries {
 			return err
 		}
+		if errors.Is(err, nats.ErrNoResponders) { // nobody leads, or nobody ever will
+			if _, err := c.open(work, false); errors.Is(err, ErrConsumerGone) || errors.Is(err, ErrNoStream) {
+				return err
+			}
+		}
 		timer := time.NewTimer(tryPause)
 		select {
 		case <-timer.C:

@@ -249,3 +249,30 @@ func TestConsumerStartsTogether(t *testing.T) {
 	close(start)
 	wg.Wait()
 }
+
+// A consumer that is deleted while its handler is at work is gone when that ends.
+func TestConsumerGoneAtWork(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	inside, release := make(chan struct{}), make(chan struct{})
+	r := consume(t, a.nc, queue.ConsumerConfig{Name: "shop", AckWait: time.Hour}, func(context.Context, *queue.Received) error {
+		close(inside)
+		<-release
+		return nil
+	})
+	store(t, a.js, 0, 1)
+	<-inside
+	if err := a.js.DeleteConsumer(t.Context(), a.topology.Records(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	r.soon(func() error {
+		if err := r.ended(); !errors.Is(err, queue.ErrConsumerGone) {
+			t.Errorf("got %v, want ErrConsumerGone", err)
+		}
+		return nil
+	})
+	if len(r.errs) != 1 || !errors.Is(r.errs[0], queue.ErrNotAcknowledged) || !errors.Is(r.errs[0], queue.ErrConsumerGone) {
+		t.Errorf("heard %v", r.errs)
+	}
+}
