@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -428,4 +429,27 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 			t.Errorf("reason %v", reason)
 		}
 	})
+}
+
+// A server that cannot prove who it is hears nothing, and the reason names nothing.
+func TestServerWithoutProof(t *testing.T) {
+	t.Parallel()
+	asked := false
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var reason error
+	counter.Follow(ctx, counter.Config{
+		URL: server.URL, Key: key, User: json.RawMessage(`17`), Counter: func(int64, bool) {},
+		Retrying: func(err error) {
+			reason = err
+			cancel()
+		},
+	})
+	server.Close()
+	if asked || reason == nil || reason.Error() != "no connection" {
+		t.Errorf("asked %v, reason %v", asked, reason)
+	}
 }
