@@ -23,7 +23,7 @@
 //     batches ([Publisher.PublishAll]); the outcome of one's own command
 //     ([Publisher.PublishAndWait]). With [Command], [Receipt], [Result], [Outcome], the
 //     options With… and the errors [ErrNoStream], [ErrFull], [ErrForbidden],
-//     [ErrTooLarge], [ErrUnconfirmed], [ErrNotEnded].
+//     [ErrTooLarge], [ErrUnconfirmed], [ErrHeldBack], [ErrNotEnded].
 //   - [Consumer]: events, with [ConsumerConfig], [Start], [Handler], [Received] and
 //     the errors [ErrSkip], [ErrGaveUp], [ErrNotAcknowledged], [ErrConsumerGone],
 //     [PanicError].
