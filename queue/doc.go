@@ -45,8 +45,7 @@
 // The files follow a message: topology.go makes the streams, publisher.go puts a
 // command in, members.go knows which workers are alive, lease.go decides which of
 // them owns the account, intake.go hands the owner the commands of each lane
-// and sleep.go lets a closed one go without a consumer,
-// ledger.go claims them and records how they ended, event.go tells the world,
-// deadletter.go keeps what failed, park.go what waits behind its chat, gate.go what
-// an owner knows of channels. stored.go reads events back.
+// (sleep.go: a closed one has no consumer), ledger.go claims them and records how they
+// ended, event.go tells the world, deadletter.go keeps what failed, park.go what waits
+// behind its chat, gate.go what an owner knows of channels. stored.go reads events back.
 package queue
