@@ -23,7 +23,7 @@ type laneKey struct{ class, channel string }
 const (
 	laneHoldMax   = 256
 	laneHoldMin   = 16
-	laneHoldPaced = 4
+	laneHoldPaced = 4    // of a lane with a pace, beside what it may call while one call is answered
 	allLanesHold  = 4096 // of all lanes together, as long as each may hold laneHoldMin
 )
 
@@ -320,14 +320,15 @@ func (o *owner) laneRoom(l *lane) int {
 	if l.sync != nil {
 		return l.syncRoom()
 	}
-	if l.pace.limit.N > 0 {
-		return laneHoldPaced
-	}
 	sharing := len(o.lanes)
 	if l.held() > 0 && len(o.commands) < 2*allLanesHold {
 		sharing = o.moving
 	}
-	return min(max(allLanesHold/max(sharing, 1), laneHoldMin), laneHoldMax)
+	room := min(max(allLanesHold/max(sharing, 1), laneHoldMin), laneHoldMax)
+	if l.pace.limit.N > 0 {
+		return min(room, laneHoldPaced+l.pace.limit.In(o.cfg.Timeout))
+	}
+	return room
 }
 
 // moves reports whether the lane shares the room: it is open and has commands in

@@ -185,6 +185,8 @@ func (o *owner) laneItem(key laneKey, backlog uint64) LaneItem {
 		item.State, item.Reason, item.OpensOn = laneStateClosed, "breaker", "a probe at "+schema.FormatTime(retryAt)
 	case l != nil && l.clock.gate != gateNone && l.ready.len() > 0:
 		item.Gate = l.clock.gate.String()
+	case l != nil && l.queued: // in line, where all lanes of its rank stand at the account's gates
+		item.Gate = l.line.gate.String()
 	}
 	return item
 }
