@@ -135,6 +135,8 @@ type Intake struct {
 	byName  map[string]*Source // by consumer name
 	serial  int
 	closed  bool
+	told    time.Time // when it was last told that consumers cannot be recreated
+	missing int       // tries that failed since then
 }
 
 // Source is one lane's pull consumer. Its methods may be called by any goroutine.
@@ -487,10 +489,34 @@ func (in *Intake) resetLocked(s *Source, why string) {
 // whyAwake is why the consumer of a source is made that was put to sleep.
 const whyAwake = "wanted"
 
+// recreatedSlowly is from when on it is told that a lane stood still: after a
+// reconnect all of them, perhaps thousands, are recreated in milliseconds.
+const recreatedSlowly = time.Second
+
+func (in *Intake) recreated(s *Source, why string, took time.Duration) {
+	line := in.log.Debug()
+	if took >= recreatedSlowly {
+		line = in.log.Info()
+	}
+	line.Str("stream", s.stream).Str("filter", s.filter).Str("why", why).Dur("took", took).Msg("lane_consumer_recreated")
+}
+
+// notRecreated tells once a minute of consumers that cannot be recreated yet: what
+// keeps one away keeps many away, and each is tried once a second.
+func (in *Intake) notRecreated(s *Source, why string, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.missing++
+	if now := time.Now(); now.Sub(in.told) >= toldEvery {
+		in.log.Warn().Err(err).Str("stream", s.stream).Str("filter", s.filter).Str("why", why).Int("tries", in.missing).Msg("lane_consumer_not_recreated")
+		in.told, in.missing = now, 0
+	}
+}
+
 func (in *Intake) replace(s *Source, old, why string) {
 	s.generation++
+	began := time.Now()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		began := time.Now()
 		name, err := in.renew(s, old)
 		switch {
 		case errors.Is(err, ErrFenced):
@@ -502,14 +528,10 @@ func (in *Intake) replace(s *Source, old, why string) {
 			in.abandon(in.ctx, s.stream, name)
 			return
 		case err == nil:
-			level := zerolog.InfoLevel
-			if why == whyAwake { // the opening of its lane is told elsewhere
-				level = zerolog.DebugLevel
-			}
-			in.log.WithLevel(level).Str("stream", s.stream).Str("why", why).Dur("took", time.Since(began)).Msg("lane_consumer_recreated")
+			in.recreated(s, why, time.Since(began))
 			return
 		case in.ctx.Err() == nil:
-			in.log.Warn().Err(err).Str("stream", s.stream).Str("why", why).Msg("lane_consumer_not_recreated")
+			in.notRecreated(s, why, err)
 		}
 		timer := time.NewTimer(pause)
 		select {

@@ -93,7 +93,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, account string, limits 
 	for _, cfg := range t.configs(NoEpoch) {
 		info, err := ensureStream(ctx, js, cfg)
 		if err != nil {
-			return nil, fmt.Errorf("ensure stream %s: %w", cfg.Name, err)
+			return nil, fmt.Errorf("ensure stream %s: %w", cfg.Name, Explain(err))
 		}
 		if cfg.Name == t.Commands() {
 			t.Created = created(info)
@@ -141,7 +141,7 @@ func (t *Topology) update(ctx context.Context, epoch string) error {
 		}
 		err := Ask(ctx, func(ctx context.Context) error { return t.updateStream(ctx, cfg) })
 		if err != nil {
-			return fmt.Errorf("update stream %s: %w", cfg.Name, err)
+			return fmt.Errorf("update stream %s: %w", cfg.Name, Explain(err))
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +33,8 @@ const (
 	sweepEvery    = time.Second     // how often writes are looked through for those that have waited so long
 	writeRetryMin = 50 * time.Millisecond
 	writeRetryMax = 2 * time.Second
-	triesUntilLog = 5 // a few failures are an ordinary reconnect
+	triesUntilLog = 5           // a few failures are an ordinary reconnect
+	toldEvery     = time.Minute // of writes that are not stored
 	// Where nobody answers, a stream may be without a leader for a moment. Only
 	// what meets nobody after unansweredTries more is probed.
 	unansweredTries = 2
@@ -65,6 +67,9 @@ type writer struct {
 	stopped bool
 	onFull  func(full bool)
 	full    bool
+
+	told     time.Time // when it was last told that writes are not stored
+	unstored int       // such writes since then
 }
 
 type write struct {
@@ -262,11 +267,29 @@ func (w *writer) failed(p *write, err error) {
 // again publishes the same message after a growing pause.
 func (w *writer) again(p *write, err error) {
 	if p.tries == triesUntilLog {
-		w.log.Warn().Err(err).Msg("record_not_stored_yet")
+		w.notStored(p, err)
 	}
 	pause := min(writeRetryMin<<min(p.tries, 10), writeRetryMax)
 	p.tries++
 	w.retry(p, pause, w.send)
+}
+
+// notStored logs a write that is not stored for long. What keeps it away keeps many
+// away: they are told of together.
+func (w *writer) notStored(p *write, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unstored++
+	if now := time.Now(); now.Sub(w.told) >= toldEvery {
+		w.log.Warn().Err(err).Int("writes", w.unstored).Str("subject", head(p.msg.Subject)).Msg("record_not_stored_yet")
+		w.told, w.unstored = now, 0
+	}
+}
+
+// head is the part of a subject that names no person: the first three tokens.
+func head(subject string) string {
+	tokens := strings.SplitN(subject, ".", 4)
+	return strings.Join(tokens[:min(len(tokens), 3)], ".")
 }
 
 func (w *writer) retry(p *write, pause time.Duration, next func(*write)) {

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/wazzup"
@@ -172,6 +173,9 @@ func vendorFault(a wazzup.Answer, v Verdict) error {
 	}
 	if f.err.Description == "" {
 		f.err.Description = v.Note
+		if call, ok := errors.AsType[*wazzup.CallError](a.Err); ok && call.Detail() != "" {
+			f.err.Description += ": " + call.Detail()
+		}
 	}
 	return f
 }

@@ -352,9 +352,8 @@ func (o *owner) settleRequest(b *batch, t ticket, a wazzup.Answer, v Verdict) {
 		o.pauseAccount(a)
 	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
 	}
-	if v.OpsUnknownCode && b.told != code { // a batch that is bisected meets it again and again
-		b.told = code
-		o.ops(schema.OpsVendorUnknownCode, "", code, "")
+	if v.OpsUnknownCode {
+		o.unknownCode("", code)
 	}
 	t(true, v)
 	o.pump()

@@ -95,6 +95,7 @@ type breaker struct {
 	state   gobreaker.State // as last told by gobreaker
 	opensAt time.Time       // of an open one: when probes begin
 	opened  int             // times in a row, each doubling the wait
+	since   time.Time       // when it opened, the first of these times
 
 	// Of a family, since its last success.
 	transport int                 // failures before any answer
@@ -163,6 +164,9 @@ func (b *Breakers) moved(e *breaker, to gobreaker.State) {
 	case gobreaker.StateClosed:
 		e.opened = 0
 	case gobreaker.StateOpen:
+		if e.opened == 0 {
+			e.since = change.At
+		}
 		wait := b.cfg.OpenFor
 		for range e.opened {
 			wait = min(2*wait, b.cfg.OpenMax)
@@ -254,6 +258,19 @@ func (b *Breakers) Blocked(family Family, channelID string) (retryAt time.Time, 
 		}
 	}
 	return time.Time{}, false
+}
+
+// OpenSince is when the breaker opened that Blocked tells of, failed probes aside;
+// zero: none is open.
+func (b *Breakers) OpenSince(family Family, channelID string) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range []*breaker{b.channels[breakerKey{family, channelID}], b.families[family]} {
+		if e != nil && e.state != gobreaker.StateClosed {
+			return e.since
+		}
+	}
+	return time.Time{}
 }
 
 // ChannelClosed reports whether nothing but the family's own breaker can refuse a

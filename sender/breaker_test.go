@@ -467,3 +467,35 @@ func BenchmarkBreakers(b *testing.B) {
 		done(true, verdict)
 	}
 }
+
+// Since when a breaker is open does not depend on its failed probes.
+func TestOpenSince(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreakerBench(t, sender.BreakerConfig{ChannelFaults: 1, OpenFor: time.Second})
+		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.IsZero() {
+			t.Errorf("closed: since %v", at)
+		}
+		opened := time.Now()
+		b.call("c1", sender.BreakerChannel)
+		time.Sleep(time.Second + time.Millisecond)
+		b.call("c1", sender.BreakerChannel) // the probe fails
+		b.refused("c1", 2*time.Second)
+		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.Equal(opened) {
+			t.Errorf("open since %v, want %v", at, opened)
+		}
+		if at := b.b.OpenSince(sender.FamilySend, "c2"); !at.IsZero() {
+			t.Errorf("another channel: since %v", at)
+		}
+		time.Sleep(2*time.Second + time.Millisecond)
+		b.call("c1", sender.BreakerHealthy)
+		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.IsZero() {
+			t.Errorf("closed again: since %v", at)
+		}
+		opened = time.Now()
+		b.call("c1", sender.BreakerChannel)
+		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.Equal(opened) {
+			t.Errorf("open again since %v, want %v", at, opened)
+		}
+	})
+}

@@ -98,7 +98,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 		o.ratedAsSpam(c.channelID())
 	}
 	if v.OpsUnknownCode {
-		o.ops(schema.OpsVendorUnknownCode, c.channelID(), ErrorCode(a), "")
+		o.unknownCode(c.channelID(), ErrorCode(a))
 	}
 	o.free(c, true, v)
 	o.pump()
@@ -243,6 +243,7 @@ func (o *owner) reportCall(ctx context.Context, span trace.Span, commands []*com
 	span.End()
 	o.metrics.called(ctx, r.family, r.verdict.Class, a.Phase, r.took)
 	about(o.log.Info(), commands, r.items).
+		AnErr("error", a.Err). // why no answer came: left out where one did
 		Str("kind", string(c.kind)).Str("channel", c.channel).Uint64("seq", c.origin.Seq).
 		Str("phase", string(a.Phase)).Int("status", a.Status).Str("code", code).
 		Str("outcome", r.outcome).Str("message_id", r.messageID).

@@ -377,6 +377,9 @@ func (o *owner) pollOnce(ctx context.Context) error {
 			o.closeAccount(NewError(answer, v).Code)
 			o.mu.Unlock()
 		}
+		if answer.Err != nil {
+			return fmt.Errorf("read channel list: %w", answer.Err)
+		}
 		return fmt.Errorf("read channel list: %s", NewError(answer, v).Code)
 	}
 	channels, err := wazzup.DecodeChannels(answer.Body)

@@ -144,8 +144,7 @@ type batch struct {
 	room     int // entries that may be
 	size     int // bytes of the entries' values
 
-	claiming int    // claims that are not durable
-	told     string // the unknown code that an operator event named last
+	claiming int // claims that are not durable
 
 	mu      sync.Mutex // while its requests are made: guards these, and its commands' work
 	ticket  ticket     // of its first request; nil: it is used

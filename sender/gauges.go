@@ -165,6 +165,7 @@ func (o *owner) read(r *reading) {
 		r.lanes[o.laneState(l)]++
 		r.flight[l.key.class] += int64(l.flight)
 	}
+	r.lanes[laneStatePaused] += o.pausedUnopened()
 	o.breakers.count(r.breakers)
 	if o.closed != nil {
 		r.closed++
@@ -178,6 +179,19 @@ func (o *owner) read(r *reading) {
 		fills[i] = o.fills[i].ratio()
 	}
 	r.fill[o.cfg.Account] = fills
+}
+
+// pausedUnopened counts the pauses of lanes that are not open, since nothing waits
+// in them: nobody should forget them until something does. The mutex is held.
+func (o *owner) pausedUnopened() (n int64) {
+	for id, g := range o.channels {
+		for class := range g.paused {
+			if o.lanes[laneKey{class, id}] == nil && g.closed == nil && o.closed == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // laneState is as `lanes.list` tells it.

@@ -22,6 +22,12 @@ const (
 	laneStatePaused = "paused" // by an operator or the spam brake
 )
 
+// laneReasonBreaker is why a lane is closed that nobody's word has closed.
+const laneReasonBreaker = "breaker"
+
+// probeAt says what closes a breaker: a call that is let through then, and succeeds.
+func probeAt(at time.Time) string { return "a probe at " + schema.FormatTime(at) }
+
 // LaneItem is a lane as `lanes.list` tells of it.
 type LaneItem struct {
 	ChannelID string     `json:"channelId,omitempty"`
@@ -32,6 +38,7 @@ type LaneItem struct {
 	Since     *time.Time `json:"since,omitempty"`
 	OpensOn   string     `json:"opensOn,omitempty"`
 	Gate      string     `json:"gate,omitempty"` // of an open lane: where its next command waits now
+	Why       string     `json:"why,omitempty"`  // what it waits for there; of a breaker: whose it is
 	Backlog   uint64     `json:"backlog"`        // commands that have not ended, those under way included
 	Oldest    *time.Time `json:"oldest,omitempty"`
 	InFlight  int        `json:"inFlight"`
@@ -112,10 +119,47 @@ func (o *owner) laneViews(ctx context.Context) ([]*laneView, error) {
 		}
 	}
 	views := make([]*laneView, 0, len(keys))
+	waits := o.laneWaits()
 	for key := range keys {
-		views = append(views, &laneView{key, o.laneItem(key, backlog[key])})
+		views = append(views, &laneView{key, o.laneItem(key, backlog[key], waits)})
 	}
 	return views, nil
+}
+
+// laneWaits tells of the lanes whose chats wait, for evidence or for a retry. The
+// owner's mutex is held.
+func (o *owner) laneWaits() map[*lane]laneWait {
+	waits := make(map[*lane]laneWait)
+	for _, c := range o.commands {
+		switch {
+		case c.doubt != nil:
+			waits[c.lane] = laneWait{gateEvidence, whyEvidence}
+		case c.chat != nil && c.timer != nil && waits[c.lane].gate == gateNone:
+			waits[c.lane] = laneWait{gateRetry, whyRetry}
+		}
+	}
+	return waits
+}
+
+// laneWait is a gate, and what is waited for there.
+type laneWait struct {
+	gate gate
+	why  string
+}
+
+// standsAt is where an open lane's next command waits: at a gate of the lane's own,
+// with all lanes of its rank at one of the account's, or, where none may go, for
+// what its chats wait for.
+func (l *lane) standsAt(waits map[*lane]laneWait) laneWait {
+	for _, clock := range []*gateClock{&l.clock, l.line} {
+		if clock.gate != gateNone && l.ready.len() > 0 {
+			return laneWait{clock.gate, clock.why[clock.gate]}
+		}
+	}
+	if l.ready.len() == 0 {
+		return waits[l]
+	}
+	return laneWait{}
 }
 
 // backlogs counts the commands of every lane, wherever they lie.
@@ -152,7 +196,7 @@ func (o *owner) backlogs(ctx context.Context) (map[laneKey]uint64, error) {
 }
 
 // laneItem describes a lane. The owner's mutex is held.
-func (o *owner) laneItem(key laneKey, backlog uint64) LaneItem {
+func (o *owner) laneItem(key laneKey, backlog uint64, waits map[*lane]laneWait) LaneItem {
 	item := LaneItem{Class: key.class, State: laneStateOpen, Backlog: backlog, Rate: "0"}
 	if limit := o.cfg.paceOf(key); limit.N > 0 {
 		item.Rate = limit.String()
@@ -182,11 +226,19 @@ func (o *owner) laneItem(key laneKey, backlog uint64) LaneItem {
 		p := g.paused[key.class]
 		closedBy(laneStatePaused, p.by, p.opensOn(), p.since)
 	case broken:
-		item.State, item.Reason, item.OpensOn = laneStateClosed, "breaker", "a probe at "+schema.FormatTime(retryAt)
-	case l != nil && l.clock.gate != gateNone && l.ready.len() > 0:
-		item.Gate = l.clock.gate.String()
-	case l != nil && l.queued: // in line, where all lanes of its rank stand at the account's gates
-		item.Gate = l.line.gate.String()
+		closedBy(laneStateClosed, laneReasonBreaker, probeAt(retryAt), o.breakers.OpenSince(family, channelID))
+		if item.Why = whyChannel; o.breakers.ChannelClosed(family, channelID) {
+			item.Why = whyFamily(family)
+		}
+	case l != nil:
+		at := l.standsAt(waits)
+		if at.gate == gateRetry && time.Now().Before(o.pausedUntil) {
+			at = laneWait{gateWindow, why429} // what was refused by it waits for it, too
+		}
+		item.Gate, item.Why = at.gate.String(), at.why
+		if at == (laneWait{gateWindow, why429}) {
+			item.OpensOn = schema.FormatTime(o.pausedUntil)
+		}
 	}
 	return item
 }
@@ -261,6 +313,20 @@ func (o *owner) laneResume(ctx context.Context, body []byte) (any, error) {
 	})
 }
 
+// notDurable is the fault of a change that has taken effect and is not stored yet.
+func (o *owner) notDurable() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	why := ""
+	if o.full {
+		why = ": the records stream is full"
+	}
+	return &fault{status: 504, err: schema.Error{
+		Code: CodeTimeout, Class: schema.ClassRetryable,
+		Description: "it has taken effect, and may be forgotten at a restart, since it could not be stored in time" + why,
+	}}
+}
+
 // changeLanes changes each lane that is meant, waits until that is durable, and
 // answers how they stand.
 func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *channelGate, class string, then func())) (any, error) {
@@ -278,7 +344,7 @@ func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *cha
 		select {
 		case <-stored:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, o.notDurable()
 		case <-o.ctx.Done():
 			return nil, queue.ErrFenced
 		}
@@ -290,9 +356,10 @@ func (o *owner) changeLanes(ctx context.Context, body []byte, change func(g *cha
 	list := LaneChange{Items: []LaneItem{}}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	waits := o.laneWaits()
 	for _, class := range classes {
 		key := laneKey{class, id}
-		list.Items = append(list.Items, o.laneItem(key, backlog[key]))
+		list.Items = append(list.Items, o.laneItem(key, backlog[key], waits))
 	}
 	return list, nil
 }

@@ -75,6 +75,28 @@ func (o *owner) publishOps(e schema.OpsEvent, id string, done func(error)) {
 	})
 }
 
+const (
+	// unknownCodeEvery is how often operators are told of one code: a campaign may
+	// meet it with every message.
+	unknownCodeEvery = time.Hour
+	// unknownCodesMax bounds what is remembered of what the vendor makes up.
+	unknownCodesMax = 100
+)
+
+// unknownCode tells operators of a code that is not in the tables. The owner's mutex
+// is held.
+func (o *owner) unknownCode(channel, code string) {
+	now := time.Now()
+	if last, told := o.unknownCodes[code]; told && now.Sub(last) < unknownCodeEvery {
+		return
+	}
+	if len(o.unknownCodes) >= unknownCodesMax {
+		clear(o.unknownCodes)
+	}
+	o.unknownCodes[code] = now
+	o.ops(schema.OpsVendorUnknownCode, channel, code, "")
+}
+
 // reply sends a copy of an event to the subject that its producer named. It is
 // core NATS: whoever listens gets it, nobody is waited for.
 func (o *owner) reply(subject string, e queue.Event) {

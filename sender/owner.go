@@ -117,10 +117,13 @@ type owner struct {
 	replay       map[string]channelWord
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
+	fullTold     time.Time
 	wake         *time.Timer
 	wakes        time.Time
 	expires      time.Time // of the lease
 	webhooks     bool      // something has ever come by webhook
+
+	unknownCodes map[string]time.Time // when operators were last told of each
 
 	// active counts what must not be cut off when the owner stops in order:
 	// writes under way and calls.
@@ -162,7 +165,8 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		drained:   make(chan struct{}, 1),
 		expires:   lease.Expires(),
 
-		noncePrefix: nuid.Next()[12:],
+		noncePrefix:  nuid.Next()[12:],
+		unknownCodes: make(map[string]time.Time),
 	}
 	o.keeper.record = o.accountRecord
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
@@ -672,7 +676,8 @@ func (o *owner) storageFull(full bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.full = full
-	if full {
+	if now := time.Now(); full && now.Sub(o.fullTold) >= time.Minute { // it may have room for a moment again and again
+		o.fullTold = now
 		o.log.Error().Str("stream", o.topology.Records()).Msg("records_stream_is_full")
 	}
 	o.pump()

@@ -23,6 +23,7 @@ type served struct {
 	client   *wazzup.Client
 	key      atomic.Pointer[string] // read before each call
 	standing atomic.Bool            // owned, or stood by for
+	fault    atomic.Pointer[string] // why it is neither; nil: not known
 	awaiting atomic.Bool            // owned, and the vendor did not answer when it was last asked, or was not asked yet
 
 	former *served            // of the same name, which may not be given up yet; nil: none

@@ -126,7 +126,7 @@ func (o *owner) breakerChanged(change BreakerChange) {
 	}
 	name, opensOn := schema.OpsBreakerClosed, ""
 	if change.Open {
-		name, opensOn = schema.OpsBreakerOpened, "a probe at "+schema.FormatTime(change.RetryAt)
+		name, opensOn = schema.OpsBreakerOpened, probeAt(change.RetryAt)
 	}
 	// The breaker calls back from within Allow and done, under the owner's mutex.
 	o.ops(name, change.Channel, string(change.Family), opensOn)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -81,7 +82,11 @@ func (w *Worker) Ready() error {
 	w.mu.Unlock()
 	for _, a := range accounts {
 		if !a.standing.Load() {
-			return fmt.Errorf("account %s is neither owned nor stood by for", a.name)
+			why := ""
+			if fault := a.fault.Load(); fault != nil {
+				why = ": " + *fault
+			}
+			return fmt.Errorf("account %s is neither owned nor stood by for%s", a.name, why)
 		}
 		if a.awaiting.Load() {
 			return fmt.Errorf("account %s: Wazzup does not answer", a.name)
@@ -119,6 +124,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
+// reasonsTold bounds how many different reasons are told why an account cannot be
+// served.
+const reasonsTold = 16
+
 // serve takes the account's lease whenever it is free and this worker's turn.
 func (w *Worker) serve(ctx context.Context, a *served) {
 	defer a.client.CloseIdleConnections()
@@ -127,7 +136,8 @@ func (w *Worker) serve(ctx context.Context, a *served) {
 	}
 	log := w.log.With().Str("account", a.name).Logger()
 	var before *ownership
-	prepared, failing := false, false
+	prepared := false
+	told := make(map[string]bool) // reasons, since the account could last be served
 	for ctx.Err() == nil {
 		news := w.spread.next()
 		var err error
@@ -139,12 +149,15 @@ func (w *Worker) serve(ctx context.Context, a *served) {
 			before, err = w.turn(ctx, a, before)
 		}
 		failed := err != nil && !errors.Is(err, errGivenUp) && !errors.Is(err, queue.ErrLeaseHeld)
+		a.fault.Store(textOf(failed, err))
 		a.standing.Store(!failed)
-		if failed && !failing && ctx.Err() == nil && !errors.Is(err, errNotRead) {
+		switch {
+		case !failed:
+			clear(told)
+		case ctx.Err() == nil && !errors.Is(err, errNotRead) && !told[err.Error()] && len(told) < reasonsTold:
+			told[err.Error()] = true
 			log.Warn().Err(err).Msg("account_not_served")
-			failing = true
 		}
-		failing = failing && failed
 		select {
 		case <-ctx.Done():
 		case <-news:
@@ -153,9 +166,21 @@ func (w *Worker) serve(ctx context.Context, a *served) {
 	a.standing.Store(false)
 }
 
+// textOf is what is told of a failure; nil: nothing failed.
+func textOf(failed bool, err error) *string {
+	if !failed {
+		return nil
+	}
+	text := err.Error()
+	return &text
+}
+
+// prepareTimeout is longer than an election, so that one is not told of.
+const prepareTimeout = 12 * time.Second
+
 // prepare sees to the account's streams, without which it cannot be stood by for.
 func (w *Worker) prepare(ctx context.Context, a *served) error {
-	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	_, err := queue.Ensure(ctx, w.js, a.name, a.config().Limits)
 	w.spread.offer(a.name, err == nil)

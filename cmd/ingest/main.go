@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	relay.WarnUnknown(log, os.Environ())
 	program, err := relay.BuildIngest(ctx, settings, nil, log)
 	if err != nil {
 		return err

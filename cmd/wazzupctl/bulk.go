@@ -276,7 +276,7 @@ func (b *bulk) gaveUp(one *batch, err error) error {
 
 // noCommands: there is no stream for the account's commands.
 func noCommands(account string) error {
-	return fmt.Errorf("account %s takes no commands on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --account", account)
+	return fmt.Errorf("account %s takes no commands on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --wazzup-account", account)
 }
 
 func pauseFor(ctx context.Context, d time.Duration) error {

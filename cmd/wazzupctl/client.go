@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -94,12 +92,12 @@ func (c *connection) connectWith(ctx context.Context, e *env, settings *relay.Cl
 	wait, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 	defer cancel()
 	if err := conn.Wait(wait); err != nil {
-		reason := conn.Ready()
+		reason := conn.Trouble()
 		conn.Close()
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, &noNATS{redacted(settings.NATS.URL), reason}
+		return nil, &noNATS{daemon.RedactedURLs(settings.NATS.URL), reason}
 	}
 	js, err := jetstream.New(conn.Conn())
 	if err != nil {
@@ -112,34 +110,18 @@ func (c *connection) connectWith(ctx context.Context, e *env, settings *relay.Cl
 // noNATS: the connection did not come about in time.
 type noNATS struct {
 	url    string
-	reason error // nil = not known
+	reason string // "" = not known
 }
 
 func (e *noNATS) Error() string {
 	return e.short() + ": is it running there? --nats-url or NATS_URL says where it is; `wazzupctl dev` starts one"
 }
 
-func (e *noNATS) Unwrap() error { return e.reason }
-
 func (e *noNATS) short() string {
-	if e.reason == nil {
+	if e.reason == "" {
 		return "NATS does not answer at " + e.url
 	}
-	return "NATS does not answer at " + e.url + " (" + e.reason.Error() + ")"
-}
-
-// redacted is a list of URLs without passwords.
-func redacted(list string) string {
-	var shown []string
-	for one := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(one))
-		if err != nil {
-			shown = append(shown, "(unreadable URL)")
-			continue
-		}
-		shown = append(shown, u.Redacted())
-	}
-	return strings.Join(shown, ",")
+	return "NATS does not answer at " + e.url + " (" + e.reason + ")"
 }
 
 func (c *client) Close() { c.conn.Close() }
@@ -148,7 +130,7 @@ func (c *client) Close() { c.conn.Close() }
 type apiError = queue.RequestError
 
 // errNoWorker: nobody serves the account's requests.
-var errNoWorker = errors.New("no worker serves this account: start one (cmd/worker, or `wazzupctl dev`), or name another account with --account")
+var errNoWorker = errors.New("no worker serves this account: start one (cmd/worker, or `wazzupctl dev`), or name another account with --wazzup-account")
 
 // request asks the account's owner and decodes the answer into out, which may be
 // a *json.RawMessage.

@@ -301,7 +301,7 @@ Try in another terminal:
 
   export NATS_URL=%s WAZZUP_ACCOUNT=%s
   wazzupctl watch
-  wazzupctl send --channel %s --chat 79998887766 --text 'Hello' --wait
+  wazzupctl send --channel-id %s --chat-id 79998887766 --text 'Hello' --wait
   curl -d '%s' %s/_sim/inbound
   wazzupctl doctor
 

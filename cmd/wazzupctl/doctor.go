@@ -56,6 +56,9 @@ type checkup struct {
 type doctor struct {
 	*client
 	results []checkup
+
+	shut     map[string]bool // channels that Wazzup's list shows as not active, which was told
+	vendorUp bool            // Wazzup gave the list
 }
 
 func (d *doctor) note(name, result, detail, mend string) {
@@ -87,6 +90,7 @@ func (c *doctorCmd) Run(ctx context.Context, e *env) error {
 			d.streams(ctx)
 		}
 		if d.worker(ctx) {
+			d.lanes(ctx)
 			d.webhook(ctx, &hook)
 		}
 		cl.Done()
@@ -123,7 +127,7 @@ func (d *doctor) streams(ctx context.Context) {
 		stream, err := d.js.Stream(ctx, s.name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			d.note("stream "+s.name, resultBroken, "is missing", "start a worker of account "+d.account+": it makes the streams; or name another account with --account")
+			d.note("stream "+s.name, resultBroken, "is missing", "start a worker of account "+d.account+": it makes the streams; or name another account with --wazzup-account")
 		case err != nil:
 			d.note("stream "+s.name, resultBroken, err.Error(), "look at the NATS server's log")
 		default:
@@ -140,7 +144,7 @@ func (d *doctor) fill(name, limit string, info *jetstream.StreamInfo) {
 		share := float64(used) / float64(most)
 		detail += fmt.Sprintf(" of %s (%.0f %%)", size(uint64(most)), share*100)
 		if share >= fullWarning {
-			result, mend = resultWarning, "raise "+limit+" of the worker, or find out why it fills: `wazzupctl watch --kind ops --since 24h`"
+			result, mend = resultWarning, "find out why it fills (`wazzupctl lanes list --order-by backlog --desc`), or raise "+limit+" of the worker: docs/operating.md, storage"
 		}
 		if share >= fullBroken {
 			result = resultBroken
@@ -170,18 +174,28 @@ func (d *doctor) worker(ctx context.Context) bool {
 		d.key(refused)
 		return true
 	}
+	d.vendorUp = true
 	d.note("key", resultOK, "Wazzup takes it", "")
 	d.channels(list.Items)
 	return true
 }
 
+// key says why Wazzup's channel list was not to be had.
 func (d *doctor) key(refused *apiError) {
-	detail := fmt.Sprintf("Wazzup's answer: %d %s", refused.Status, refused.Fault.Code)
-	switch refused.Status {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	f := &refused.Fault
+	detail := fmt.Sprintf("Wazzup's answer: %d %s", refused.Status, f.Code)
+	if f.HTTPStatus == 0 { // the worker's own
+		detail = f.Code + ": " + plainText(f.Description)
+	}
+	switch {
+	case refused.Status == http.StatusUnauthorized, refused.Status == http.StatusForbidden, f.Code == "ACCOUNT_NOT_FOUND":
 		d.note("key", resultBroken, detail, "the API key is wrong or was replaced: take it from Wazzup (Integrations, Integration by API) and give it to the worker as WAZZUP_API_KEY")
+	case f.Code == "RATE_WAIT":
+		d.note("vendor", resultWarning, detail, "all wait for it, and go on by themselves; if it happens often, something else uses the key, or WAZZUP_ACCOUNT_RATE is too high")
+	case f.HTTPStatus == 0:
+		d.note("vendor", resultBroken, detail, "check WAZZUP_API_URL and the way to it (name, network, proxy, certificate); the worker goes on trying")
 	default:
-		d.note("vendor", resultBroken, detail, "Wazzup is not reached, or not well: check WAZZUP_API_URL and the way to it; the worker goes on trying")
+		d.note("vendor", resultBroken, detail, "Wazzup is not well, or WAZZUP_API_URL is not its address; the worker goes on trying")
 	}
 }
 
@@ -189,8 +203,10 @@ func (d *doctor) channels(all []channel) {
 	if len(all) == 0 {
 		d.note("channels", resultBroken, "there are none", "add a channel in Wazzup's own interface")
 	}
+	d.shut = make(map[string]bool)
 	for _, ch := range all {
 		name := "channel " + plain(ch.ChannelID)
+		d.shut[ch.ChannelID] = ch.State != channelActive
 		switch ch.State {
 		case channelActive:
 			d.note(name, resultOK, plain(ch.Transport)+", active", "")
@@ -220,7 +236,11 @@ func channelMend(state string) string {
 func (d *doctor) webhook(ctx context.Context, hook *hookSettings) {
 	var now registered
 	if err := d.request(ctx, "webhooks.get", struct{}{}, &now); err != nil {
-		d.note("webhook", resultBroken, err.Error(), "the registered address could not be read; see the checks above")
+		result := resultBroken
+		if !d.vendorUp {
+			result = resultWarning // the check of what stands in the way says how bad that is
+		}
+		d.note("webhook", result, err.Error(), "the registered address could not be read; see the checks above")
 		return
 	}
 	d.guard(&now)

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +45,8 @@ type eventFields struct {
 	Name      string          `json:"name"`
 	Reason    string          `json:"reason"`
 	OpensOn   string          `json:"opensOn"`
+	Class     string          `json:"class"`
+	Detail    json.RawMessage `json:"detail"`
 	Counter   *int64          `json:"counter"`
 }
 
@@ -103,8 +107,12 @@ func (p *printer) eventLine(e *event) string {
 	case "ops":
 		head = p.tint(warn, pad(strings.Join(e.tokens[1:], "."), 10))
 		add("channel", plain(f.ChannelID))
+		add("class", plain(f.Class))
 		add("reason", plain(f.Reason))
-		add("opens_on", plain(f.OpensOn))
+		add("opens_on", plain(localTime(f.OpensOn)))
+		for _, d := range detailFields(f.Detail) {
+			add(d[0], plain(d[1]))
+		}
 	case "quarantine":
 		head = p.tint(bad, pad(head, 10))
 	case "counter":
@@ -116,6 +124,32 @@ func (p *printer) eventLine(e *event) string {
 }
 
 const timeOnly = "15:04:05.000"
+
+// detailFields are the members of an operator event's detail, by name: what it is
+// about, such as a command's id or a stream's size.
+func detailFields(detail json.RawMessage) (fields [][2]string) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(detail, &members) != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		text := string(members[name])
+		_ = json.Unmarshal(members[name], &text) // what is no text stays as it is written
+		fields = append(fields, [2]string{name, text})
+	}
+	return fields
+}
+
+// localTime writes the time with which a text ends, if it ends with one, as people
+// here write it.
+func localTime(text string) string {
+	last := text[strings.LastIndexByte(text, ' ')+1:]
+	at, err := time.Parse(time.RFC3339Nano, last)
+	if err != nil {
+		return text
+	}
+	return strings.TrimSuffix(text, last) + at.Local().Format(time.DateTime)
+}
 
 // errorText is an error's code, class and faults.
 func (p *printer) errorText(e *schema.Error) []string {

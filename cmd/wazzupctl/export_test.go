@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/wazzup-relay/wazzup-relay/schema"
+	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
 // Run is the whole program, with its standard input.
@@ -29,6 +30,44 @@ func GuardChecks(answer string) ([]string, error) {
 		all = append(all, c.Result+" "+c.Name)
 	}
 	return all, nil
+}
+
+// EventLine is what watch prints of an event.
+func EventLine(subject, body string) string {
+	e := &event{Subject: subject, Body: []byte(body)}
+	e.parse()
+	return newPrinter(io.Discard, io.Discard, func(string) string { return "" }).eventLine(e)
+}
+
+// LaneChecks are what doctor makes of a list of lanes, where the channel list has
+// shown one channel that is not active.
+func LaneChecks(lanes, shut string) ([]string, error) {
+	var items []sender.LaneItem
+	if err := json.Unmarshal([]byte(lanes), &items); err != nil {
+		return nil, err
+	}
+	d := &doctor{vendorUp: true, shut: map[string]bool{shut: true}}
+	d.judge(items)
+	var all []string
+	for _, c := range d.results {
+		text := c.Result + " " + c.Name + " " + c.Detail
+		if c.Mend != "" {
+			text += " -> " + c.Mend
+		}
+		all = append(all, text)
+	}
+	return all, nil
+}
+
+// KeyCheck is what doctor makes of a channel list that was refused.
+func KeyCheck(fault string, status int) (string, error) {
+	refused := &apiError{Status: status}
+	if err := json.Unmarshal([]byte(fault), &refused.Fault); err != nil {
+		return "", err
+	}
+	d := &doctor{}
+	d.key(refused)
+	return d.results[0].Result + " " + d.results[0].Name + " " + d.results[0].Detail, nil
 }
 
 // ReadRows reads a file to its end: each row as its line and its item or fault.

@@ -49,7 +49,7 @@ func openFeed(ctx context.Context, cl *client, start time.Time, filter string) (
 	}
 	stream, err := cl.js.Stream(ctx, f.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("account %s has no events on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --account", cl.account)
+		return nil, fmt.Errorf("account %s has no events on this NATS server: start a worker for it (cmd/worker, or `wazzupctl dev`), or name another account with --wazzup-account", cl.account)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("follow events: %w", err)

@@ -27,7 +27,7 @@ type lanesListCmd struct {
 
 // Help is the detailed help.
 func (*lanesListCmd) Help() string {
-	return `A lane is one class (send or bulk) of one channel. A closed one opens by itself; a paused one waits for somebody.
+	return `A lane is one class (send or bulk) of one channel; sync has one for users, contacts and deals each. A closed one opens by itself, when what it says after "until" has come. A paused one waits for somebody, or, for flood, for its time. An open one says where its next command waits, if it does. docs/operating.md has every word.
 
 Example:
   wazzupctl lanes list --order-by backlog --desc`
@@ -109,14 +109,17 @@ func laneText(lane *sender.LaneItem) string {
 	if lane.Reason != "" {
 		parts = append(parts, plain(lane.Reason))
 	}
+	if lane.Gate != "" {
+		parts = append(parts, "waits at "+plain(lane.Gate))
+	}
+	if lane.Why != "" && len(parts) > 0 {
+		parts[len(parts)-1] += " (" + plainText(lane.Why) + ")"
+	}
 	if lane.Since != nil {
 		parts = append(parts, "since "+lane.Since.Local().Format(time.DateTime))
 	}
 	if lane.OpensOn != "" {
-		parts = append(parts, "until "+plain(lane.OpensOn))
-	}
-	if lane.Gate != "" {
-		parts = append(parts, "waits at "+plain(lane.Gate))
+		parts = append(parts, "until "+plainText(localTime(lane.OpensOn)))
 	}
 	if lane.Backlog > 0 {
 		parts = append(parts, fmt.Sprintf("%d waiting", lane.Backlog))
@@ -125,7 +128,7 @@ func laneText(lane *sender.LaneItem) string {
 		parts = append(parts, "the oldest from "+lane.Oldest.Local().Format(time.DateTime))
 	}
 	if lane.Rate != "0" {
-		parts = append(parts, plain(lane.Rate))
+		parts = append(parts, "rate "+plain(lane.Rate))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -45,7 +45,7 @@ func (*sendCmd) Help() string {
 	return `Without --wait the exit code is 0 as soon as the command is stored. Arguments show in the list of processes: read the command from standard input where that matters.
 
 Examples:
-  wazzupctl send --channel a0000000-0000-4000-8000-000000000001 --chat 79998887766 --text 'It has arrived' --wait
+  wazzupctl send --channel-id a0000000-0000-4000-8000-000000000001 --chat-id 79998887766 --text 'It has arrived' --wait
   wazzupctl send - --bulk < command.json`
 }
 

@@ -48,6 +48,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	relay.WarnUnknown(log, os.Environ())
 	defer daemon.ReserveHeap()()
 	program, err := relay.BuildWorker(ctx, settings, log)
 	if err != nil {

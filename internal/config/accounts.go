@@ -112,12 +112,12 @@ func (r *accountsReader) load() {
 func readFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, withoutPath(err)
+		return nil, unreadable(err)
 	}
 	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxAccountsFile+1))
 	if err != nil {
-		return nil, withoutPath(err)
+		return nil, unreadable(err)
 	}
 	if len(data) > maxAccountsFile {
 		return nil, fmt.Errorf("is larger than %s", FormatBytes(maxAccountsFile))

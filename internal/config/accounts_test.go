@@ -228,8 +228,8 @@ func TestAccountsFileUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := []struct{ name, path, want string }{
-		{"missing", filepath.Join(folder, "none"), ": the file that it names cannot be read: no such file or directory"},
-		{"a folder", folder, ": the file that it names cannot be read: is a directory"},
+		{"missing", filepath.Join(folder, "none"), ": cannot be read: no such file or directory"},
+		{"a folder", folder, ": cannot be read: is a directory"},
 		{"too large", large, ": is larger than 1MiB"},
 	}
 	for _, tt := range tests {

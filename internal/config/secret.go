@@ -107,9 +107,14 @@ func checkSecret(value Secret) error {
 	return nil
 }
 
+// withoutPath is for a file whose name may be a secret that was put in its place.
 func withoutPath(err error) error {
+	return fmt.Errorf("the file that it names %w", unreadable(err))
+}
+
+func unreadable(err error) error {
 	if bare, ok := errors.AsType[*fs.PathError](err); ok {
 		err = bare.Err
 	}
-	return fmt.Errorf("the file that it names cannot be read: %w", err)
+	return fmt.Errorf("cannot be read: %w", err)
 }

@@ -85,6 +85,7 @@ type NATS struct {
 	conn   *nats.Conn
 	trying *Repeated
 	log    zerolog.Logger
+	url    string // without passwords; "" = in process
 
 	connected chan struct{} // closed at the first connect
 	closed    chan struct{} // closed with the connection
@@ -110,9 +111,14 @@ func ConnectNATS(cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
+	where := "" // a server of this process is not away
+	if cfg.InProcess == nil {
+		where = RedactedURLs(cfg.URL)
+	}
 	n := &NATS{
 		log:       cfg.Log,
-		trying:    NewRepeated(cfg.Log, "connect to NATS", notConnectedEvery),
+		trying:    NewRepeated(cfg.Log.With().Str("url", where).Logger(), "connect to NATS", notConnectedEvery),
+		url:       where,
 		connected: make(chan struct{}),
 		closed:    make(chan struct{}),
 		observers: make(map[int]func(NATSEvent)),
@@ -262,7 +268,7 @@ func (n *NATS) options() []nats.Option {
 		nats.DrainTimeout(drainTimeout),
 		nats.ConnectHandler(func(c *nats.Conn) {
 			n.trying.Succeeded()
-			n.log.Info().Str("server", c.ConnectedUrlRedacted()).Msg("connected to NATS")
+			n.log.Info().Str("server", n.server(c)).Msg("connected to NATS")
 			close(n.connected)
 			n.tell(NATSConnected)
 		}),
@@ -275,7 +281,7 @@ func (n *NATS) options() []nats.Option {
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
 			n.trying.Succeeded()
-			n.log.Info().Str("server", c.ConnectedUrlRedacted()).Msg("connected to NATS again")
+			n.log.Info().Str("server", n.server(c)).Msg("connected to NATS again")
 			n.tell(NATSReconnected)
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -289,6 +295,14 @@ func (n *NATS) options() []nats.Option {
 			n.log.Warn().Err(safeNATSError(err)).Msg("NATS reports")
 		}),
 	}
+}
+
+// server names the server that we are connected to.
+func (n *NATS) server(c *nats.Conn) string {
+	if n.url == "" {
+		return "in this process"
+	}
+	return c.ConnectedUrlRedacted()
 }
 
 // delay is the pause after each round of attempts: growing, with jitter, so
@@ -324,6 +338,9 @@ func dialError(err error) error {
 // safeNATSError hides what a server quotes: a refused subject may end in a
 // chat id. What is left of it says which of our streams or requests it was.
 func safeNATSError(err error) error {
+	if errors.Is(err, nats.ErrAuthorization) {
+		return fmt.Errorf("%w: the server takes neither NATS_USER with its password nor NATS_CREDS, whichever is given", err)
+	}
 	if err == nil || !errors.Is(err, nats.ErrPermissionViolation) {
 		return err
 	}
@@ -401,10 +418,31 @@ func (n *NATS) Ready() error {
 	if n.conn.IsConnected() {
 		return nil
 	}
-	if last := n.trying.Last(); last != "" {
-		return fmt.Errorf("%w: %s", errNotConnected, last)
+	at := ""
+	if n.url != "" {
+		at = " at " + n.url
 	}
-	return errNotConnected
+	if last := n.trying.Last(); last != "" {
+		return fmt.Errorf("%w%s: %s", errNotConnected, at, last)
+	}
+	return fmt.Errorf("%w%s", errNotConnected, at)
+}
+
+// Trouble is why there is no connection, as far as that is known; "" = it is not.
+func (n *NATS) Trouble() string { return n.trying.Last() }
+
+// RedactedURLs is a list of URLs, separated by commas, without passwords.
+func RedactedURLs(list string) string {
+	var shown []string
+	for one := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil {
+			shown = append(shown, "(unreadable URL)")
+			continue
+		}
+		shown = append(shown, u.Redacted())
+	}
+	return strings.Join(shown, ",")
 }
 
 // Run holds the connection until ctx ends, then drains and closes it.

@@ -206,10 +206,10 @@ func TestNATSRefusedLogin(t *testing.T) {
 	srv := queuetest.Server(t, queuetest.WithCredentials("u", "another"))
 	var log logBuffer
 	n := connectNATS(t, daemon.NATSConfig{URL: srv.URL(), User: "u", Password: "canary", Log: zerolog.New(&log)})
-	if err := n.Ready(); err == nil {
-		t.Error("ready though refused")
+	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), srv.URL()) {
+		t.Errorf("refused: got %v, want it to say where", err)
 	}
-	for !strings.Contains(log.String(), "Authorization Violation") {
+	for !strings.Contains(log.String(), "Authorization Violation: the server takes neither NATS_USER") || !strings.Contains(log.String(), `"url":"`+srv.URL()) {
 		if t.Context().Err() != nil {
 			t.Fatal("the refusal is not logged")
 		}

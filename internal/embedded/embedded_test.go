@@ -188,8 +188,8 @@ func TestTakenPort(t *testing.T) {
 	t.Cleanup(func() { _ = listener.Close() })
 	dir := t.TempDir()
 	_, err = embedded.Start(embedded.Config{Dir: dir, Listen: listener.Addr().String()})
-	if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
-		t.Fatalf("Start on a taken port: %v, want an error that names it", err)
+	if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) || !strings.Contains(err.Error(), "bind: ") {
+		t.Fatalf("Start on a taken port: %v, want an error that names it and says why", err)
 	}
 	start(t, embedded.Config{Dir: dir}) // the failed start keeps no lock
 }
@@ -266,6 +266,7 @@ func TestRedact(t *testing.T) {
 		{"single quotes", `value='hello there' end`, `value='…' end`},
 		{"parser", `127.0.0.1:1 - cid:5 - Client parser ERROR, state=0, i=0: proto='"hello"...'`, `127.0.0.1:1 - cid:5 - Client parser ERROR, state=0, i=0: proto=…`},
 		{"phone", `odd 79998887766 text`, `odd … text`},
+		{"listening", `Error listening on port: [::1]:4222, "listen tcp [::1]:4222: bind: address already in use"`, `Error listening on port: [::1]:4222, "listen tcp [::1]:4222: bind: address already in use"`},
 		{"address", `127.0.0.1:53312 - cid:12 - "worker" - slow consumer`, `127.0.0.1:53312 - cid:12 - "worker" - slow consumer`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

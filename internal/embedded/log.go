@@ -73,7 +73,7 @@ func redact(text string) string {
 }
 
 func redactName(text string) string {
-	if name.MatchString(text) {
+	if name.MatchString(text) || listening.MatchString(text) {
 		return text
 	}
 	return hidden
@@ -83,6 +83,7 @@ var (
 	doubleQuoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	singleQuoted = regexp.MustCompile(`(?:^|[\s=(\[,:])'[^']*'`) // not the apostrophe of "can't"
 	name         = regexp.MustCompile(`^[A-Za-z0-9_$-]+(?: > [A-Za-z0-9_$-]+)*$`)
+	listening    = regexp.MustCompile(`^listen tcp[46]? [0-9a-f.:\[\]]+: [a-z: ]+$`) // why an address cannot be listened on
 	subject      = regexp.MustCompile(`[^\s"']*(?:wazzup\.|\$JS\.|\$KV\.|_INBOX\.)\S*`)
 	phone        = regexp.MustCompile(`\d{9,}`)
 )

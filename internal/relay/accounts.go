@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -9,11 +10,16 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// accountsFile reads the file of many accounts; its faults name line and field.
+// accountsFile reads the file of many accounts; its faults name line and field, or
+// the setting where there is no line.
 func (r *rules) accountsFile(path string, reads config.Reads) []config.Account {
+	const name = "WAZZUP_ACCOUNTS_FILE"
 	accounts, err := config.LoadAccounts(path, reads)
+	if all, ok := errors.AsType[*config.Error](err); ok && len(all.Faults) == 1 && all.Faults[0].Where == path {
+		err = r.table.Fault(name, path+": "+all.Faults[0].Text)
+	}
 	if err != nil {
-		r.found = append(r.found, finding{[]string{"WAZZUP_ACCOUNTS_FILE"}, err})
+		r.found = append(r.found, finding{[]string{name}, err})
 	}
 	return accounts
 }

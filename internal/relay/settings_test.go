@@ -137,7 +137,7 @@ func TestWorkerFaults(t *testing.T) {
 		},
 		{"a key that cannot be read is not missing too", nil, map[string]string{"WAZZUP_API_KEY_FILE": missing}, []string{"WAZZUP_API_KEY_FILE"}},
 		{"a password that cannot be read is not missing too", []string{"--nats-password-file", missing}, map[string]string{"WAZZUP_API_KEY": canary, "NATS_USER": "u"}, []string{"--nats-password-file"}},
-		{"an accounts file that is not there", nil, map[string]string{"WAZZUP_ACCOUNTS_FILE": missing}, []string{missing}},
+		{"an accounts file that is not there", nil, map[string]string{"WAZZUP_ACCOUNTS_FILE": missing}, []string{"WAZZUP_ACCOUNTS_FILE"}},
 		{"an address without port", nil, map[string]string{"WAZZUP_API_KEY": canary, "ADMIN_ADDR": "127.0.0.1"}, []string{"ADMIN_ADDR"}},
 		{"inboxes outside of _INBOX", nil, map[string]string{"WAZZUP_API_KEY": canary, "NATS_INBOX_PREFIX": "worker"}, []string{"NATS_INBOX_PREFIX"}},
 		{"certificate without key", nil, map[string]string{"WAZZUP_API_KEY": canary, "NATS_CERT": missing}, []string{"NATS_KEY"}},
@@ -208,6 +208,8 @@ func TestVendorAddress(t *testing.T) {
 		{"no scheme", "vendor.example", "", false, false},
 		{"a password", "https://u:" + canary + "@vendor.example", "", false, false},
 		{"a query", "https://vendor.example?key=" + canary, "", false, false},
+		{"a path", "https://proxy.example/wazzup", "", true, false},
+		{"the version", "https://api.wazzup24.com/v2/", "", false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -118,7 +118,7 @@ func (w *streamWatch) look(ctx context.Context) error {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			return fmt.Errorf("account %s has no stream for events yet: no worker has served it on this NATS server", account)
 		case err != nil:
-			return fmt.Errorf("account %s: the stream for events cannot be looked up: %w", account, err)
+			return fmt.Errorf("account %s: the stream for events cannot be looked up: %w", account, queue.Explain(err))
 		}
 	}
 	return nil

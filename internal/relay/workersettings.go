@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/config"
@@ -131,7 +132,7 @@ func (w *WorkerSettings) declareStorage() {
 	s.Int(&l.Replicas, "WAZZUP_REPLICAS", 1, "Copies of every stream in a NATS cluster: 1 to 5.")
 	s.Bytes(&l.CommandBytes, "WAZZUP_COMMAND_BYTES", queue.DefaultCommandBytes, "Room for commands. When it is used up, producers get an error.")
 	s.Bytes(&l.RecordBytes, "WAZZUP_RECORD_BYTES", queue.DefaultRecordBytes, "Room for the ledger and events; about five times that of the commands' own bytes is used.")
-	s.Bytes(&l.DeferredBytes, "WAZZUP_DEFERRED_BYTES", queue.DefaultDeferredBytes, "Room for scheduled commands.")
+	s.Bytes(&l.DeferredBytes, "WAZZUP_DEFERRED_BYTES", queue.DefaultDeferredBytes, "Room for commands that are scheduled, redriven, or parked because their chat waits.")
 	s.Bytes(&l.DeadBytes, "WAZZUP_DEAD_BYTES", queue.DefaultDeadBytes, "Room for dead letters.")
 }
 
@@ -170,6 +171,9 @@ func (w *WorkerSettings) checkVendorURL(r *rules, name, address, example string)
 		return
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		r.require(false, name, "must have no user, query or fragment")
+		return
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v2"):
+		r.require(false, name, "ends with /v2, which is appended: leave it out")
 		return
 	}
 	if u.Scheme == "https" || isLoopback(u.Hostname()) {

@@ -118,6 +118,9 @@ func (e *CallError) Error() string {
 	return text
 }
 
+// Detail is the part of Error after what went wrong and how far it got; "" = none.
+func (e *CallError) Detail() string { return e.detail }
+
 // Unwrap returns the cause, for errors.Is and errors.AsType only: its text may
 // quote the vendor's answer.
 func (e *CallError) Unwrap() error { return e.cause }
