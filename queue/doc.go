@@ -27,7 +27,8 @@
 //   - [Consumer]: events, with [ConsumerConfig], [Start], [Handler], [Received] and
 //     the errors [ErrSkip], [ErrGaveUp], [ErrNotAcknowledged], [ErrConsumerGone],
 //     [PanicError].
-//   - [Requests]: what an account's worker answers, with [RequestError], [ErrNoOwner].
+//   - [Requests]: what an account's worker answers, with [RequestError], [ErrNoOwner],
+//     [ErrForbidden].
 //   - [Names], for the names of streams ([Names.Commands], [Names.Records]), and
 //     [Ensure] with [Limits] and [Topology] for a program that makes an account's
 //     streams before any worker has started.
