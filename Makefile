@@ -108,7 +108,8 @@ bench: ## Measure the worker beside a bare loop (BENCH=regexp BENCHTIME=1x)
 
 .PHONY: bench-million
 bench-million: ## Measure a healthy channel beside a million commands that are stuck
-	BENCH_BACKLOG=1000000 $(MAKE) bench BENCH=Stuck
+	BENCH_BACKLOG=1000000 BENCH_MESSAGES=$${BENCH_MESSAGES:-100000} $(MAKE) bench BENCH=Stuck
+	BENCH_BACKLOG=1000000 BENCH_MESSAGES=2000 BENCH_RATE=500/5s BENCH_ROUNDS=1 $(MAKE) bench BENCH=Stuck
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)

@@ -20,7 +20,7 @@ const (
 	publishAgainMin = 100 * time.Millisecond
 	publishAgainMax = 5 * time.Second
 	// noStreamTries: a server that has just started may know no stream for a
-	// moment; whoever meets none so often, within some three seconds, is told.
+	// moment; whoever meets none so often in a row, within some seconds, is told.
 	noStreamTries = 5
 )
 
@@ -48,11 +48,13 @@ type Result struct {
 //
 // Order is kept: of commands for one chat (of one class), and of sync commands for
 // one kind of entity, the next is published when the one before it has its PubAck.
-// Beyond that there is no order.
+// Where that one cannot be stored, the next have [ErrHeldBack]; one that is larger
+// than NATS takes ([ErrTooLarge]) keeps nobody back. Beyond that there is no order.
 //
 // Where the stream is full, the connection is lost or a PubAck does not come, the
 // same command is published again, under the same id and after growing, random
-// waits, until ctx ends: that is the bound of a batch, and a stream that is full
+// waits, until ctx ends or the connection is closed for good: that is the bound of a
+// batch, and a stream that is full
 // slows it down to the pace at which it empties. What is not stored when ctx ends
 // has ctx's error and ErrUnconfirmed (it may be stored) or ErrFull; without either
 // it is surely not stored. To go on later, call again with the commands whose
@@ -114,9 +116,7 @@ func (b *batch) run(ctx context.Context, inFlight int) {
 			t := &tries{p: b.p, ctx: ctx}
 			defer t.close()
 			for line := b.take(); line != nil; line = b.take() {
-				for _, c := range line {
-					b.publish(t, c)
-				}
+				b.publish(t, line)
 			}
 		})
 	}
@@ -133,20 +133,39 @@ func (b *batch) take() []place {
 	return b.lines[b.next-1]
 }
 
-func (b *batch) publish(t *tries, c place) {
-	r := &b.results[c.at]
-	subject := c.msg.Subject
-	b.mu.Lock()
-	r.Err = b.hopeless[subject]
-	b.mu.Unlock()
-	if r.Err != nil {
-		return
+// publish publishes a line.
+func (b *batch) publish(t *tries, line []place) {
+	var held error // of what would overtake one that is not stored
+	for _, c := range line {
+		r := &b.results[c.at]
+		switch r.Err = b.why(c.msg.Subject); {
+		case r.Err != nil:
+		case held != nil:
+			r.Err = held
+		default:
+			r.Receipt, r.Err = t.publish(c.outgoing)
+			b.note(c.msg.Subject, r.Err)
+		}
+		if r.Err != nil && !errors.Is(r.Err, ErrTooLarge) && t.ctx.Err() == nil {
+			held = fmt.Errorf("publish command: %w", ErrHeldBack)
+		}
 	}
-	r.Receipt, r.Err = t.publish(c.outgoing)
-	if errors.Is(r.Err, ErrNoStream) || errors.Is(r.Err, ErrForbidden) {
-		b.mu.Lock()
-		b.hopeless[subject] = r.Err
-		b.mu.Unlock()
+}
+
+// why tells why publishing to a subject is in vain, if it is.
+func (b *batch) why(subject string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.hopeless[subject]
+}
+
+func (b *batch) note(subject string, err error) {
+	for _, why := range []error{ErrNoStream, ErrForbidden} {
+		if errors.Is(err, why) {
+			b.mu.Lock()
+			b.hopeless[subject] = fmt.Errorf("publish command: %w", why)
+			b.mu.Unlock()
+		}
 	}
 }
 
@@ -184,23 +203,26 @@ func (t *tries) close() {
 
 func (t *tries) publish(c *outgoing) (Receipt, error) {
 	unsure := false
+	missing := 0 // how often in a row there was no stream
 	last := errNotTried
 	for n := 1; ; n++ {
 		if err := t.ctx.Err(); err != nil {
 			return Receipt{}, t.ended(last, unsure)
 		}
 		r, err := t.try(c)
+		if errors.Is(err, ErrNoStream) {
+			missing++
+		} else {
+			missing = 0
+		}
+		again := errors.Is(err, ErrFull) || missing > 0 && missing < noStreamTries || mayPass(err) && !errors.Is(err, ErrForbidden)
 		switch {
 		case err == nil:
 			r.Tries = n
 			return r, nil
 		case errors.Is(err, ErrUnconfirmed):
 			unsure, last = true, err
-		case errors.Is(err, ErrForbidden):
-			return Receipt{}, err
-		case errors.Is(err, ErrFull), mayPass(err): // surely not stored
-			last = err
-		case errors.Is(err, ErrNoStream) && n < noStreamTries:
+		case again: // this one is surely not stored
 			last = err
 		case unsure: // refused now, but an earlier one may be stored
 			return Receipt{}, fmt.Errorf("%w; then: %w", ErrUnconfirmed, err)
@@ -226,7 +248,7 @@ func (t *tries) try(c *outgoing) (Receipt, error) {
 	if t.conn == nil || t.conn.Err() != nil {
 		t.close()
 		t.conn, t.stop = WhileConnected(t.ctx, t.p.nc)
-		if t.conn.Err() != nil {
+		if t.conn.Err() != nil && !t.p.nc.IsClosed() {
 			return Receipt{}, fmt.Errorf("publish command: %w", nats.ErrDisconnected)
 		}
 	}

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -70,6 +71,15 @@ func (p *Publisher) Delete(ctx context.Context, e schema.Entity, c *schema.SyncC
 	return p.Publish(ctx, Command{Kind: schema.SyncKind(e, schema.VerbDelete), Sync: c}, opts...)
 }
 
+// checkMsgID checks an id that a header carries, which changes white space at its ends
+// and every line break: the command would have another id than its receipt says.
+func checkMsgID(id string) []schema.Fault {
+	if strings.TrimSpace(id) != id || strings.ContainsAny(id, "\r\n") {
+		return []schema.Fault{schema.NewFault(schema.HeaderMsgID, schema.FaultNotAllowed)}
+	}
+	return schema.CheckMsgID(id)
+}
+
 // outgoing is a command that was checked and is ready to be published, any number
 // of times under the same id.
 type outgoing struct {
@@ -112,6 +122,9 @@ func (p *Publisher) prepare(ctx context.Context, c Command, o publishing) (*outg
 	} else {
 		if o.id == "" {
 			o.id = nuid.Next()
+		}
+		if faults := checkMsgID(o.id); len(faults) > 0 {
+			return nil, &schema.InvalidCommandError{Faults: faults}
 		}
 		out.id = o.id
 	}

@@ -42,9 +42,9 @@ const (
 )
 
 const (
-	// eventPull is how many events one pull request asks for. It is far more than may
-	// be under way, so that the request outlasts them: nats.go (1.55.0) may miss
-	// when to ask again where the size is small.
+	// eventPull is how many events one pull request asks for. It is far more than are
+	// under way with a usual Parallel, so that the request outlasts them: nats.go
+	// (1.55.0) may miss when to ask again where the size is small.
 	eventPull       = 100
 	eventPullExpiry = 30 * time.Second
 	eventHeartbeat  = 5 * time.Second
@@ -54,7 +54,7 @@ const (
 // StartNew. One that exists goes on where it was, whatever this says.
 type Start struct {
 	all   bool
-	since time.Time // zero: does not count
+	since time.Time // where all is false; zero: does not count
 }
 
 // StartNew begins with what is stored from now on.
@@ -63,8 +63,9 @@ func StartNew() Start { return Start{} }
 // StartAll begins with the oldest event that is kept.
 func StartAll() Start { return Start{all: true} }
 
-// StartSince begins with what was stored at that time or later.
-func StartSince(t time.Time) Start { return Start{since: t} }
+// StartSince begins with what was stored at that time or later: at the zero time or
+// later is everything.
+func StartSince(t time.Time) Start { return Start{all: t.IsZero(), since: t} }
 
 func (s Start) policy() (p jetstream.DeliverPolicy, since *time.Time) {
 	switch {
@@ -140,9 +141,10 @@ func (cfg ConsumerConfig) check(account string) error {
 	if cfg.Name == "" || schema.Key(cfg.Name) != cfg.Name {
 		faults = append(faults, fmt.Errorf("name %q: want 1 to 64 of A-Z, a-z, 0-9, _ and -", cfg.Name))
 	}
-	for _, subject := range cfg.Subjects {
-		if events := strings.TrimSuffix(schema.EventSubjects(account), ">"); !strings.HasPrefix(subject, events) || subject == events {
-			faults = append(faults, fmt.Errorf("subject %q: want one that begins with %s", subject, events))
+	events := strings.TrimSuffix(schema.EventSubjects(account), ">")
+	for i, subject := range cfg.Subjects { // which may name a chat, and is not quoted
+		if !strings.HasPrefix(subject, events) || strings.ContainsAny(subject, " \t\r\n") || slices.Contains(strings.Split(subject, "."), "") {
+			faults = append(faults, fmt.Errorf("subject %d: want one that begins with %s", i+1, events))
 		}
 	}
 	for _, n := range []int64{int64(cfg.Parallel), int64(cfg.AckWait), int64(cfg.RetryMin), int64(cfg.RetryMax), int64(cfg.MaxAttempts), int64(cfg.Grace)} {
@@ -207,13 +209,16 @@ func (c *Consumer) Ensure(ctx context.Context) error {
 func (c *Consumer) open(ctx context.Context, create bool) (jetstream.Consumer, error) {
 	var consumer jetstream.Consumer
 	err := Ask(ctx, func(ctx context.Context) (err error) {
+		api, before := "INFO", c.nc.LastError()
 		consumer, err = c.js.Consumer(ctx, c.stream, c.cfg.Name)
-		api := "INFO"
-		switch {
-		case errors.Is(err, jetstream.ErrConsumerNotFound) && create:
+		if errors.Is(err, jetstream.ErrConsumerNotFound) && create {
 			api = "CREATE"
 			consumer, err = c.js.CreateConsumer(ctx, c.stream, c.want)
-		case err == nil && create:
+			if errors.Is(err, jetstream.ErrConsumerExists) { // another process was faster, and begins elsewhere
+				consumer, err = c.js.Consumer(ctx, c.stream, c.cfg.Name)
+			}
+		}
+		if err == nil && create {
 			cfg := c.want
 			have := consumer.CachedInfo().Config
 			cfg.DeliverPolicy, cfg.OptStartTime, cfg.OptStartSeq = have.DeliverPolicy, have.OptStartTime, have.OptStartSeq
@@ -222,7 +227,7 @@ func (c *Consumer) open(ctx context.Context, create bool) (jetstream.Consumer, e
 				consumer, err = c.js.UpdateConsumer(ctx, c.stream, cfg)
 			}
 		}
-		if err != nil && c.forbidden(api) {
+		if err != nil && c.forbidden(api, before) {
 			return ErrForbidden
 		}
 		return err
@@ -239,13 +244,14 @@ func (c *Consumer) open(ctx context.Context, create bool) (jetstream.Consumer, e
 	return consumer, nil
 }
 
-// forbidden reports whether the server refused a request about the consumer.
-func (c *Consumer) forbidden(api string) bool {
+// forbidden reports whether the server refused a request about the consumer since the
+// connection's last error was another.
+func (c *Consumer) forbidden(api string, before error) bool {
 	subject := "$JS.API.CONSUMER." + api + "." + c.stream + "." + c.cfg.Name
 	if api == "CREATE" && c.want.FilterSubject != "" {
 		subject += "." + c.want.FilterSubject
 	}
-	return forbidden(c.nc, subject)
+	return forbidden(c.nc, before, subject)
 }
 
 func sameConsumer(have, want jetstream.ConsumerConfig) bool {
@@ -289,12 +295,14 @@ func (c *Consumer) Run(ctx context.Context, handle Handler) error {
 
 // read deals with events until ctx ends or the subscription does.
 func (c *Consumer) read(ctx context.Context, consumer jetstream.Consumer, handle Handler) error {
+	before := c.nc.LastError()
 	messages, err := consumer.Messages(
-		jetstream.PullMaxMessages(eventPull), jetstream.PullExpiry(eventPullExpiry), jetstream.PullHeartbeat(eventHeartbeat),
+		jetstream.PullMaxMessages(max(eventPull, 4*c.cfg.Parallel)), jetstream.PullExpiry(eventPullExpiry), jetstream.PullHeartbeat(eventHeartbeat),
 	)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
+	defer messages.Stop()
 	// Handlers go on for a while when ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -306,7 +314,11 @@ func (c *Consumer) read(ctx context.Context, consumer jetstream.Consumer, handle
 		case <-ended:
 			return
 		}
-		messages.Drain()
+		if c.nc.IsConnected() {
+			messages.Drain()
+		} else {
+			messages.Stop() // to drain asks the server, and waits for it
+		}
 		grace := time.NewTimer(c.cfg.Grace)
 		defer grace.Stop()
 		select {
@@ -321,17 +333,19 @@ func (c *Consumer) read(ctx context.Context, consumer jetstream.Consumer, handle
 			for {
 				m, err := messages.Next()
 				switch {
-				case err == nil && ctx.Err() != nil:
-					giveBack(m)
 				case err == nil:
 					c.deal(ctx, work, m, handle)
-				case errors.Is(err, jetstream.ErrNoHeartbeat) && !c.forbidden("MSG.NEXT"):
-					// The server is away, or slow: nats.go asks again.
+					continue
+				case errors.Is(err, jetstream.ErrNoHeartbeat):
+					if err = c.unheard(ctx, before); err == nil {
+						continue // nats.go asks again
+					}
 				default:
-					faults.set(c.ended(err))
-					messages.Stop()
-					return
+					err = c.ended(err)
 				}
+				faults.set(err)
+				messages.Stop()
+				return
 			}
 		})
 	}
@@ -341,13 +355,23 @@ func (c *Consumer) read(ctx context.Context, consumer jetstream.Consumer, handle
 	return faults.err
 }
 
+// unheard looks why the server says nothing. nil: it is slow, or was away. A consumer
+// that was deleted while there was no connection is told of by nobody.
+func (c *Consumer) unheard(ctx context.Context, before error) error {
+	if c.forbidden("MSG.NEXT", before) {
+		return fmt.Errorf("read events of %s with %s: %w", c.stream, c.cfg.Name, ErrForbidden)
+	}
+	if _, err := c.open(ctx, false); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
 // ended tells what the end of a subscription means; nil: it may go on with another.
 func (c *Consumer) ended(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerDeleted):
 		return fmt.Errorf("read events of %s with %s: %w", c.stream, c.cfg.Name, ErrConsumerGone)
-	case errors.Is(err, jetstream.ErrNoHeartbeat):
-		return fmt.Errorf("read events of %s with %s: %w", c.stream, c.cfg.Name, ErrForbidden)
 	case c.nc.IsClosed():
 		return fmt.Errorf("read events of %s: %w", c.stream, nats.ErrConnectionClosed)
 	}
@@ -366,25 +390,29 @@ func (f *faultOnce) set(err error) {
 	}
 }
 
-// deal has one event dealt with and tells NATS of it.
+// deal has one event dealt with and tells NATS of it. When ctx has ended it goes to
+// whoever reads next.
 func (c *Consumer) deal(ctx, work context.Context, m jetstream.Msg, handle Handler) {
+	if ctx.Err() != nil {
+		giveBack(m)
+		return
+	}
 	e := received(m)
-	progress := c.keep(m)
-	err := call(c.trace.Extract(work, exactHeader(e.Header)), handle, e)
-	progress()
+	err := c.call(work, m, handle, e)
+	last := c.cfg.MaxAttempts > 0 && e.Attempt >= c.cfg.MaxAttempts
 	switch {
 	case err == nil:
-		if err = c.acknowledge(m); err != nil {
+		if err = c.acknowledge(work, m); err != nil {
 			c.cfg.OnError(e, fmt.Errorf("%w: %w", ErrNotAcknowledged, err))
 		}
 		return
 	case errors.Is(err, ErrSkip):
 		_ = m.TermWithReason("skipped") // unheard, as with the others: it comes again after AckWait
-	case c.cfg.MaxAttempts > 0 && e.Attempt >= c.cfg.MaxAttempts:
+	case work.Err() != nil, ctx.Err() != nil && !last: // a handler that was told to end may only have done so
+		giveBack(m)
+	case last:
 		err = fmt.Errorf("%w: %w", ErrGaveUp, err)
 		_ = m.TermWithReason("gave up")
-	case ctx.Err() != nil:
-		giveBack(m)
 	default:
 		_ = m.NakWithDelay(c.wait(e.Attempt))
 	}
@@ -414,14 +442,14 @@ const ackTries = 2
 
 // acknowledge returns when NATS has noted that the event is dealt with. Through a
 // break of the connection it waits for NATS, for as long as the event may still be
-// this consumer's.
-func (c *Consumer) acknowledge(m jetstream.Msg) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.AckWait)
+// this consumer's, and work lasts. It tries once in any case.
+func (c *Consumer) acknowledge(work context.Context, m jetstream.Msg) error {
+	work, cancel := context.WithTimeout(work, c.cfg.AckWait)
 	defer cancel()
 	for tries := 0; ; {
 		err := nats.ErrDisconnected
-		if c.nc.IsConnected() {
-			err = tryOnce(ctx, tryFirst, m.DoubleAck)
+		if c.nc.IsConnected() || c.nc.IsClosed() {
+			err = tryOnce(context.WithoutCancel(work), tryFirst, m.DoubleAck)
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			tries++
@@ -429,10 +457,15 @@ func (c *Consumer) acknowledge(m jetstream.Msg) error {
 		if !mayPass(err) || tries == ackTries {
 			return err
 		}
+		if errors.Is(err, nats.ErrNoResponders) { // nobody leads, or nobody ever will
+			if _, err := c.open(work, false); errors.Is(err, ErrConsumerGone) || errors.Is(err, ErrNoStream) {
+				return err
+			}
+		}
 		timer := time.NewTimer(tryPause)
 		select {
 		case <-timer.C:
-		case <-ctx.Done():
+		case <-work.Done():
 			timer.Stop()
 			return err
 		}
@@ -472,13 +505,16 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("handler panicked: %v", e.Value) }
 
-func call(ctx context.Context, handle Handler, e *Received) (err error) {
+// call has the handler called. Its progress ends with it, also where it ends the
+// goroutine.
+func (c *Consumer) call(work context.Context, m jetstream.Msg, handle Handler, e *Received) (err error) {
+	defer c.keep(m)()
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{v, debug.Stack()}
 		}
 	}()
-	return handle(ctx, e)
+	return handle(c.trace.Extract(work, exactHeader(e.Header)), e)
 }
 
 // Received is an event as it was stored.

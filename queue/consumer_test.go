@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -492,10 +493,13 @@ func TestConsumerConfig(t *testing.T) {
 		"internal subjects": {Name: "shop", Subjects: []string{"wz.main.>"}},
 		"another account":   {Name: "shop", Subjects: []string{"wazzup.second.evt.>"}},
 		"everything":        {Name: "shop", Subjects: []string{">"}},
+		"a chat's subject":  {Name: "shop", Subjects: []string{"wazzup.second.evt.message.in.x.whatsapp.79998887766"}},
+		"no subject":        {Name: "shop", Subjects: []string{"wazzup.main.evt..>"}},
+		"white space":       {Name: "shop", Subjects: []string{"wazzup.main.evt.message.in.x y"}},
 		"negative":          {Name: "shop", Parallel: -1},
 	} {
-		if _, err := queue.NewConsumer(nc, "main", cfg); err == nil {
-			t.Errorf("%s was taken", name)
+		if _, err := queue.NewConsumer(nc, "main", cfg); err == nil || strings.Contains(err.Error(), "7999") {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	c, err := queue.NewConsumer(nc, "main", queue.ConsumerConfig{Name: "shop"})

@@ -262,13 +262,9 @@ func (r *deadReading) take(m jetstream.Msg) error {
 // DeleteDead removes the dead letter with a sequence of the stream, and no other
 // of the same id. That it is gone already is no error.
 func (l *Ledger) DeleteDead(ctx context.Context, seq uint64) error {
-	req, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
-	if err != nil {
-		return fmt.Errorf("delete dead letter: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+l.Dead(), req)
+	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+l.Dead(), deleteRequest(seq))
 	if err != nil {
 		return fmt.Errorf("delete dead letter: %w", err)
 	}

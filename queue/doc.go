@@ -23,11 +23,12 @@
 //     batches ([Publisher.PublishAll]); the outcome of one's own command
 //     ([Publisher.PublishAndWait]). With [Command], [Receipt], [Result], [Outcome], the
 //     options With… and the errors [ErrNoStream], [ErrFull], [ErrForbidden],
-//     [ErrTooLarge], [ErrUnconfirmed], [ErrNotEnded].
+//     [ErrTooLarge], [ErrUnconfirmed], [ErrHeldBack], [ErrNotEnded].
 //   - [Consumer]: events, with [ConsumerConfig], [Start], [Handler], [Received] and
 //     the errors [ErrSkip], [ErrGaveUp], [ErrNotAcknowledged], [ErrConsumerGone],
 //     [PanicError].
-//   - [Requests]: what an account's worker answers, with [RequestError], [ErrNoOwner].
+//   - [Requests]: what an account's worker answers, with [RequestError], [ErrNoOwner],
+//     [ErrForbidden].
 //   - [Names], for the names of streams ([Names.Commands], [Names.Records]), and
 //     [Ensure] with [Limits] and [Topology] for a program that makes an account's
 //     streams before any worker has started.
@@ -44,8 +45,8 @@
 //
 // The files follow a message: topology.go makes the streams, publisher.go puts a
 // command in, members.go knows which workers are alive, lease.go decides which of
-// them owns the account, intake.go hands the owner the commands of each lane,
-// ledger.go claims them and records how they ended, event.go tells the world,
-// deadletter.go keeps what failed, park.go what waits behind its chat, gate.go what
-// an owner knows of channels. stored.go reads events back.
+// them owns the account, intake.go hands the owner the commands of each lane
+// (sleep.go: a closed one has no consumer), ledger.go claims them and records how they
+// ended, event.go tells the world, deadletter.go keeps what failed, park.go what waits
+// behind its chat, gate.go what an owner knows of channels. stored.go reads events back.
 package queue

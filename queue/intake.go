@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -56,10 +57,20 @@ type Delivery struct {
 // Ack removes the message from its stream. It is not waited for: when it is
 // lost the message comes again, and the ledger knows that it ended.
 func (d *Delivery) Ack() error {
-	if d.Source == nil {
+	switch {
+	case d.Source == nil:
+		return nil
+	case d.Source.asleep.Load():
+		d.Source.in.delete(d)
 		return nil
 	}
 	return d.respond("+ACK")
+}
+
+// deleteRequest asks for a message to be deleted, as an acknowledgement deletes it:
+// its bytes are not overwritten.
+func deleteRequest(seq uint64) []byte {
+	return []byte(`{"seq":` + strconv.FormatUint(seq, 10) + `,"no_erase":true}`)
 }
 
 // InProgress keeps the message from being delivered again while it is held.
@@ -135,6 +146,8 @@ type Source struct {
 	filter string
 
 	generation int // of the consumer; changed only while resetting
+
+	asleep atomic.Bool // it has no consumer until more is wanted; changed by in.mu's holder
 
 	// Owned by in.mu.
 	token       string
@@ -243,19 +256,10 @@ func (in *Intake) abandon(ctx context.Context, stream, consumer string) {
 
 // Open makes the consumer of a lane. Nothing is delivered before Want.
 func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, error) {
-	s := &Source{in: in, stream: stream, filter: filter}
-	in.mu.Lock()
-	if in.closed {
-		in.mu.Unlock()
-		return nil, fmt.Errorf("open lane %s: %w", stream, ErrStopped)
+	s, err := in.newSource(stream, filter)
+	if err != nil {
+		return nil, err
 	}
-	in.serial++
-	s.token = strconv.Itoa(in.serial)
-	// Where the deletion of a closed source's consumer failed, the next source of
-	// its filter must not take that one for its own.
-	s.generation = in.serial
-	in.mu.Unlock()
-
 	name, err := s.create(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open lane on %s: %w", stream, err)
@@ -266,6 +270,18 @@ func (in *Intake) Open(ctx context.Context, stream, filter string) (*Source, err
 	in.sources[s.token] = s
 	in.byName[name] = s
 	return s, nil
+}
+
+func (in *Intake) newSource(stream, filter string) (*Source, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil, fmt.Errorf("open lane %s: %w", stream, ErrStopped)
+	}
+	in.serial++
+	// Where the deletion of a closed source's consumer failed, the next source of
+	// its filter must not take that one for its own: hence the generation.
+	return &Source{in: in, stream: stream, filter: filter, token: strconv.Itoa(in.serial), generation: in.serial}, nil
 }
 
 func (in *Intake) prefix() string { return "lane-" + in.epoch + "-" }
@@ -333,7 +349,8 @@ func (s *Source) createNamed(ctx context.Context) (name string, err error) {
 // Stream is the stream that the source reads.
 func (s *Source) Stream() string { return s.stream }
 
-// Want asks for up to n more messages. They stay asked for until delivered.
+// Want asks for up to n more messages. They stay asked for until delivered, or
+// until the source is put to sleep.
 func (s *Source) Want(n int) {
 	if n <= 0 {
 		return
@@ -341,6 +358,10 @@ func (s *Source) Want(n int) {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	s.wanted += n
+	if s.asleep.Load() {
+		s.wakeLocked()
+		return
+	}
 	s.pullLocked()
 }
 
@@ -362,6 +383,9 @@ func (s *Source) Close(ctx context.Context) error {
 	delete(in.byName, s.consumer)
 	name := s.consumer
 	in.mu.Unlock()
+	if name == "" { // it slept since it was opened
+		return nil
+	}
 	if err := in.remove(ctx, s.stream, name); err != nil {
 		return fmt.Errorf("close lane on %s: %w", s.stream, err)
 	}
@@ -422,7 +446,7 @@ func (in *Intake) status(m *nats.Msg) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	s := in.sources[token]
-	if s == nil || s.resetting {
+	if s == nil || s.resetting || s.asleep.Load() {
 		return
 	}
 	switch m.Header.Get("Status") {
@@ -453,7 +477,7 @@ func (in *Intake) Reset() {
 // resetLocked replaces a source's consumer: everything unacknowledged comes
 // again from the start, in stream order. The owner knows what it holds already.
 func (in *Intake) resetLocked(s *Source, why string) {
-	if s.resetting || s.closed || in.closed {
+	if s.resetting || s.asleep.Load() || s.closed || in.closed {
 		return
 	}
 	s.resetting = true
@@ -461,6 +485,9 @@ func (in *Intake) resetLocked(s *Source, why string) {
 	old := s.consumer
 	in.wg.Go(func() { in.replace(s, old, why) })
 }
+
+// whyAwake is why the consumer of a source is made that was put to sleep.
+const whyAwake = "wanted"
 
 // recreatedSlowly is from when on it is told that a lane stood still: after a
 // reconnect all of them, perhaps thousands, are recreated in milliseconds.
@@ -527,7 +554,9 @@ func (in *Intake) renew(s *Source, old string) (name string, err error) {
 	if !owned {
 		return "", ErrFenced
 	}
-	in.abandon(ctx, s.stream, old)
+	if old != "" {
+		in.abandon(ctx, s.stream, old)
+	}
 	name, err = s.create(ctx)
 	return name, err
 }
@@ -564,7 +593,7 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 func (s *Source) Check(waiting int) {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
-	if waiting <= 0 || s.wanted == 0 || s.resetting || s.closed {
+	if waiting <= 0 || s.wanted == 0 || s.resetting || s.closed { // nothing is wanted of one that sleeps
 		s.quiet = 0
 		return
 	}

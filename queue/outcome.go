@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,7 +16,7 @@ import (
 )
 
 // ErrNotEnded: the command is stored and goes on, but had not ended when the
-// caller's context did.
+// caller's context or connection did.
 var ErrNotEnded = errors.New("the command has not ended yet")
 
 const (
@@ -35,8 +36,7 @@ func WithEvents(each func(*schema.CommandEvent)) PublishOption {
 // Outcome is how a command ended.
 type Outcome struct {
 	Receipt
-	// Event is the final event; its State tells how. Nil if the command had not
-	// ended when ctx did.
+	// Event is the final event; its State tells how. Nil with an error.
 	Event *schema.CommandEvent
 }
 
@@ -48,8 +48,9 @@ type Outcome struct {
 // can get lost with a connection, it also asks the account's owner when it has
 // heard nothing for a while, if the NATS user may.
 //
-// When ctx ends before the command has, the error is [ErrNotEnded], and the
-// outcome's receipt says where it is stored; the command goes on.
+// When ctx ends before the command has, or the connection is closed, the error is
+// [ErrNotEnded], and the outcome's receipt says where it is stored; the command goes
+// on. [WithReplyTo] has no effect here.
 func (p *Publisher) PublishAndWait(ctx context.Context, c Command, opts ...PublishOption) (Outcome, error) {
 	o := options(opts)
 	o.replyTo = p.ownInbox()
@@ -94,6 +95,15 @@ type waiting struct {
 func (w *waiting) end(ctx context.Context) (*schema.CommandEvent, error) {
 	quiet := time.NewTicker(w.p.quiet)
 	defer quiet.Stop()
+	// Nobody may answer: events are heard in the meantime.
+	asking, cancel := context.WithCancel(ctx)
+	var asker sync.WaitGroup
+	defer func() {
+		cancel()
+		asker.Wait()
+	}()
+	answers := make(chan *schema.CommandEvent, 1)
+	asked := false
 	for {
 		select {
 		case m := <-w.events:
@@ -109,13 +119,26 @@ func (w *waiting) end(ctx context.Context) (*schema.CommandEvent, error) {
 				return e, nil
 			}
 		case <-quiet.C:
-			if e := w.lookUp(ctx); e != nil {
+			if w.p.nc.IsClosed() {
+				return nil, w.notEnded(nats.ErrConnectionClosed)
+			}
+			if !asked {
+				asked = true
+				asker.Go(func() { answers <- w.lookUp(asking) })
+			}
+		case e := <-answers:
+			if e != nil {
 				return e, nil
 			}
+			asked = false
 		case <-ctx.Done():
-			return nil, fmt.Errorf("number %d of %s: %w: %w", w.receipt.Seq, w.receipt.Stream, ErrNotEnded, context.Cause(ctx))
+			return nil, w.notEnded(context.Cause(ctx))
 		}
 	}
+}
+
+func (w *waiting) notEnded(why error) error {
+	return fmt.Errorf("number %d of %s: %w: %w", w.receipt.Seq, w.receipt.Stream, ErrNotEnded, why)
 }
 
 // isOurs reports whether an event is the end of what the caller wanted. Where the
@@ -132,7 +155,7 @@ func (w *waiting) isOurs(e *schema.CommandEvent) bool {
 // nobody tells.
 func (w *waiting) lookUp(ctx context.Context) *schema.CommandEvent {
 	const request = "command.get"
-	if forbidden(w.p.nc, schema.APISubject(w.p.account, request)) {
+	if forbidden(w.p.nc, nil, schema.APISubject(w.p.account, request)) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.p.quiet)

@@ -39,6 +39,9 @@ func (a *account) onCommand(t *testing.T, do func(n int, replyTo string)) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.nc.Flush(); err != nil { // before others publish
+		t.Fatal(err)
+	}
 }
 
 func TestPublishAndWait(t *testing.T) {
@@ -192,5 +195,30 @@ func TestPublishAndWaitTwice(t *testing.T) {
 	got, err = newPublisher(t, a.nc, "main").PublishAndWait(bounded(t), queue.Command{Kind: schema.KindSend, Message: text("b", "79998887766", "x")})
 	if err != nil || got.Event.State != schema.StateDuplicate {
 		t.Errorf("got %+v, %v", got.Event, err)
+	}
+}
+
+// The end is not kept waiting by a worker that is asked and does not answer.
+func TestPublishAndWaitWhileAsking(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	inbox := make(chan string, 1)
+	a.onCommand(t, func(_ int, to string) { inbox <- to })
+	asked := make(chan time.Time, 1)
+	if _, err := a.nc.Subscribe(schema.APISubject("main", "command.get"), func(*nats.Msg) {
+		asked <- time.Now()
+		a.say(t, <-inbox, schema.CommandEvent{ID: "a", State: schema.StateSent, Seq: 1})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p := newPublisher(t, a.nc, "main")
+	const quiet = 4 * time.Second
+	p.SetQuiet(quiet)
+	got, err := p.PublishAndWait(bounded(t), queue.Command{Kind: schema.KindSend, Message: text("a", "79998887766", "x")})
+	if err != nil || got.Event.State != schema.StateSent {
+		t.Fatalf("got %+v, %v", got.Event, err)
+	}
+	if took := time.Since(<-asked); took > quiet/2 {
+		t.Errorf("the event was looked at after %v", took)
 	}
 }

@@ -116,13 +116,9 @@ func (l *Ledger) First(ctx context.Context, stream, filter string) (*Delivery, e
 // Unpark deletes a parked command, through any failure that may pass. It returns
 // nil when the command is surely gone.
 func (l *Ledger) Unpark(ctx context.Context, d *Delivery) error {
-	request, err := json.Marshal(map[string]any{"seq": d.Seq, "no_erase": true})
-	if err != nil {
-		return fmt.Errorf("delete parked command: %w", err)
-	}
 	bounded, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	reply, err := l.nc.RequestWithContext(bounded, "$JS.API.STREAM.MSG.DELETE."+d.stream, request)
+	reply, err := l.nc.RequestWithContext(bounded, "$JS.API.STREAM.MSG.DELETE."+d.stream, deleteRequest(d.Seq))
 	if err != nil {
 		return fmt.Errorf("delete parked command: %w", err)
 	}

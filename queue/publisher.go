@@ -26,11 +26,14 @@ var (
 	ErrNoStream = errors.New("no stream takes this subject")
 	// ErrFull: the account's command stream is full. Publish again later.
 	ErrFull = errors.New("command stream is full")
-	// ErrForbidden: this NATS user may not publish to the subject.
+	// ErrForbidden: this NATS user may not publish to the subject, or make the request.
 	ErrForbidden = errors.New("the NATS user may not publish to this subject")
 	// ErrUnconfirmed: no PubAck came, so that the command may be stored or not.
 	// Publish it again under the same id: only one of the two is carried out.
 	ErrUnconfirmed = errors.New("no acknowledgement came; the command may be stored")
+	// ErrHeldBack: one before it in a batch, of the same chat or for the same kind of
+	// entity, could not be stored, and it would have overtaken that one.
+	ErrHeldBack = errors.New("not published, since one before it is not stored")
 )
 
 // Publisher puts commands into an account's stream. It may be used by any number
@@ -152,15 +155,20 @@ func (p *Publisher) message(ctx context.Context, subject string, body []byte, o 
 
 // once publishes a single time and tells what is certain about it.
 func (p *Publisher) once(ctx context.Context, c *outgoing) (Receipt, error) {
+	if p.nc.IsClosed() { // one that is closed later says the same, and the command may be stored
+		return Receipt{}, fmt.Errorf("publish command: %w", nats.ErrConnectionClosed)
+	}
+	before := p.nc.LastError()
 	ack, err := p.js.PublishMsg(ctx, c.msg)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("publish command: %w", p.fault(c.msg.Subject, err))
+		return Receipt{}, fmt.Errorf("publish command: %w", p.fault(c.msg.Subject, before, err))
 	}
 	return Receipt{ID: c.id, Stream: ack.Stream, Seq: ack.Sequence, Tries: 1}, nil
 }
 
-// fault adds what the producer decides by.
-func (p *Publisher) fault(subject string, err error) error {
+// fault adds what the producer decides by; before is the connection's last error
+// when it began.
+func (p *Publisher) fault(subject string, before, err error) error {
 	api, refused := errors.AsType[*jetstream.APIError](err)
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
@@ -169,21 +177,23 @@ func (p *Publisher) fault(subject string, err error) error {
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case refused && isFull(api):
 		return fmt.Errorf("%w: %w", ErrFull, err)
-	case refused, errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case refused, errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrReconnectBufExceeded):
 		return err // and it is surely not stored
-	case forbidden(p.nc, subject):
+	case forbidden(p.nc, before, subject):
 		return fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 }
 
-// forbidden reports whether the server refused the subject to this user. It answers
-// a publish without right with an error of the whole connection, so that the
-// publisher only sees that no PubAck comes. The subject is in the error's text,
-// and nowhere else.
-func forbidden(nc *nats.Conn, subject string) bool {
+// forbidden reports whether the server refused the subject to this user, since the
+// connection's last error was another: it is kept until the next, and rights may be
+// given later. The server answers a publish without right with an error of the whole
+// connection, so that the publisher only sees that no PubAck comes. The subject is in
+// the error's text, and nowhere else.
+func forbidden(nc *nats.Conn, before error, subject string) bool {
 	last := nc.LastError()
-	return errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), strconv.Quote(subject))
+	return errors.Is(last, nats.ErrPermissionViolation) && last != before && //nolint:errorlint // the same one, not one of its kind
+		strings.Contains(last.Error(), strconv.Quote(subject))
 }
 
 // exactHeader carries trace headers in lower case, as W3C names them; NATS

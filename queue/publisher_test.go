@@ -233,18 +233,20 @@ func TestPublishForbidden(t *testing.T) {
 
 // limited is a server with the user "admin", who may do everything, and one with
 // few rights.
-type limited struct{ url string }
+type limited struct {
+	url  string
+	srv  *server.Server
+	opts *server.Options
+}
 
 func limitedServer(t *testing.T, rights *server.Permissions) *limited {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{
+	opts := &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 30,
-		Users: []*server.User{
-			{Username: "admin", Password: "secret"},
-			{Username: "limited", Password: "secret", Permissions: rights},
-		},
-	})
+		Users: limitedUsers(rights),
+	}
+	srv, err := server.NewServer(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,12 +258,30 @@ func limitedServer(t *testing.T, rights *server.Permissions) *limited {
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server did not start")
 	}
-	return &limited{srv.ClientURL()}
+	return &limited{srv.ClientURL(), srv, opts}
 }
 
-func (l *limited) login(t *testing.T, user string) *nats.Conn {
+func limitedUsers(rights *server.Permissions) []*server.User {
+	return []*server.User{
+		{Username: "admin", Password: "secret"},
+		{Username: "limited", Password: "secret", Permissions: rights},
+	}
+}
+
+// give gives the user other rights while the server runs.
+func (l *limited) give(t *testing.T, rights *server.Permissions) {
 	t.Helper()
-	nc, err := nats.Connect(l.url, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	opts := l.opts.Clone()
+	opts.Users = limitedUsers(rights)
+	if err := l.srv.ReloadOptions(opts); err != nil {
+		t.Error(err)
+	}
+}
+
+func (l *limited) login(t *testing.T, user string, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	opts = append(opts, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(l.url, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func NewRequests(nc *nats.Conn, account string) (*Requests, error) {
 // While nobody answers, since the account changes hands, the request is made again
 // until ctx or HandOver ends; the error is then [ErrNoOwner]. A refusal is a
 // *[RequestError]. Without any answer for 30 seconds, or until ctx ends, the request
-// may have been carried out or not.
+// may have been carried out or not, or is [ErrForbidden] to the NATS user.
 func (r *Requests) Do(ctx context.Context, name string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -124,14 +124,18 @@ func (r *Requests) ask(ctx context.Context, name string, body []byte) (*nats.Msg
 		handOver = DefaultHandOver
 	}
 	patience := time.Now().Add(handOver)
+	subject := schema.APISubject(r.account, name)
 	for {
+		before := r.nc.LastError()
 		once, cancel := context.WithTimeout(ctx, DefaultAnswer)
-		answer, err := r.nc.RequestWithContext(once, schema.APISubject(r.account, name), body)
+		answer, err := r.nc.RequestWithContext(once, subject, body)
 		cancel()
 		switch {
 		case err == nil && answer.Header.Get(micro.ErrorHeader) == codeHandOver && time.Now().Before(patience):
 		case err == nil:
 			return answer, nil
+		case forbidden(r.nc, before, subject):
+			return nil, fmt.Errorf("%w: %w", ErrForbidden, err)
 		case !errors.Is(err, nats.ErrNoResponders) && ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case !errors.Is(err, nats.ErrNoResponders):

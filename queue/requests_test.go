@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
@@ -114,5 +115,20 @@ func TestRequestUnanswered(t *testing.T) {
 	}
 	if n, _, _ := sub.Pending(); n != 1 {
 		t.Errorf("it was asked %d times", n)
+	}
+}
+
+// A NATS user who may not make a request is told so, and not only that time is over.
+func TestRequestForbidden(t *testing.T) {
+	t.Parallel()
+	srv := limitedServer(t, &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: []string{schema.APISubject("main", "lanes.list")}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := newRequests(t, srv.login(t, "limited")).Do(ctx, "dead.drop", nil, nil)
+	if !errors.Is(err, queue.ErrForbidden) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want ErrForbidden", err)
 	}
 }

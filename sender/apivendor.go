@@ -127,15 +127,15 @@ func (o *owner) tryTurn(now time.Time, closed func() error) (report breakerRepor
 		return nil, o.pausedUntil, "Wazzup, which answered 429", nil
 	case !now.Before(o.leaseUntil()): // another owner may count by now
 		return nil, time.Time{}, "the worker's lease", nil
-	case o.flight >= o.cfg.Concurrency, o.otherFlight >= otherSlots(o.cfg.Concurrency):
+	case o.flight >= o.cfg.Concurrency, o.otherFlight >= shareOf(o.cfg.Concurrency):
 		return nil, time.Time{}, "a call in flight to end", nil
 	}
-	if at, ok := o.window.take(now, otherShare); !ok {
+	if at, ok := o.window.take(now, true); !ok {
 		return nil, at, "the account's rate", nil
 	}
 	report, retryAt, ok := o.breakers.Allow(FamilyQuery, "")
 	if !ok { // its only probe is under way
-		o.window.unused()
+		o.window.unused(true)
 		return nil, time.Time{}, "", breakerOpen(retryAt)
 	}
 	o.flight++
@@ -150,9 +150,9 @@ func (o *owner) turnOver(report breakerReport, called bool, v Verdict) {
 	o.flight--
 	o.otherFlight--
 	if called {
-		o.window.answered(time.Now())
+		o.window.answered(time.Now(), true)
 	} else {
-		o.window.unused()
+		o.window.unused(true)
 	}
 	report(called, v)
 	o.pump()

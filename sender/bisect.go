@@ -244,9 +244,9 @@ type ticket func(called bool, v Verdict)
 func (o *owner) newTicket(breaker func(bool, Verdict)) ticket {
 	return func(called bool, v Verdict) {
 		if called {
-			o.window.answered(time.Now())
+			o.window.answered(time.Now(), true)
 		} else {
-			o.window.unused()
+			o.window.unused(true)
 		}
 		breaker(called, v)
 	}
@@ -272,7 +272,7 @@ func (o *owner) nextTicket(b *batch) ticket {
 			return o.newTicket(done)
 		}
 	}
-	o.window.unused()
+	o.window.unused(true)
 	return nil
 }
 

@@ -149,13 +149,13 @@ func unknown(e *schema.Error) outcome {
 func (o *owner) token(ctx context.Context) error {
 	for {
 		o.mu.Lock()
-		at, ok := o.window.take(time.Now(), otherShare)
+		at, ok := o.window.take(time.Now(), true)
 		if o.pausedUntil.After(time.Now()) && ok {
-			o.window.unused()
+			o.window.unused(true)
 			at, ok = o.pausedUntil, false
 		}
 		if ok && !time.Now().Before(o.leaseUntil()) { // another owner may count by now
-			o.window.unused()
+			o.window.unused(true)
 			at, ok = time.Time{}, false
 		}
 		o.mu.Unlock()
@@ -179,7 +179,7 @@ func (o *owner) token(ctx context.Context) error {
 func (o *owner) tokenUsed() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.window.answered(time.Now())
+	o.window.answered(time.Now(), true)
 	o.pump()
 }
 

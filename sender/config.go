@@ -81,9 +81,10 @@ type Config struct {
 
 // timing is what only tests set.
 type timing struct {
-	laneIdle time.Duration // after it a lane without work is retired; default 10 min
-	storage  time.Duration // how often the streams' sizes are read; default 5 s
-	guardPer time.Duration // the time over which repairs of the webhook are counted; default 1 h
+	laneIdle    time.Duration // after it a lane without work is retired; default 10 min
+	sleepRounds int           // see [sleepRounds]
+	storage     time.Duration // how often the streams' sizes are read; default 5 s
+	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
 }
 
 // ChannelConfig are the paces of one channel, where they differ.
@@ -134,6 +135,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Limits.Retention == 0 {
 		c.Limits.Retention = queue.DefaultRetention
+	}
+	if c.timing.sleepRounds == 0 {
+		c.timing.sleepRounds = sleepRounds
 	}
 	if c.timing.laneIdle == 0 {
 		c.timing.laneIdle = laneIdleMax

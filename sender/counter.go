@@ -68,14 +68,22 @@ func (o *owner) followCounters(ctx context.Context) {
 		transport = own
 	}
 	now := make(map[counterUser]running)
-	defer func() {
-		for _, r := range now {
-			r.stop()
+	// end closes all connections but those that are kept, and returns when they are
+	// closed: there is one connection a user, at any time.
+	end := func(keep map[counterUser]bool) {
+		var gone []running
+		for u, r := range now {
+			if !keep[u] {
+				r.stop()
+				gone = append(gone, r)
+				delete(now, u)
+			}
 		}
-		for _, r := range now {
+		for _, r := range gone {
 			<-r.ended
 		}
-	}()
+	}
+	defer end(nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,13 +96,7 @@ func (o *owner) followCounters(ctx context.Context) {
 			wanted[u] = true
 		}
 		o.mu.Unlock()
-		for u, r := range now {
-			if !wanted[u] {
-				r.stop()
-				<-r.ended // one connection a user, at any time
-				delete(now, u)
-			}
-		}
+		end(wanted)
 		for u := range wanted {
 			if _, ok := now[u]; ok {
 				continue
@@ -112,10 +114,11 @@ func (o *owner) followCounters(ctx context.Context) {
 
 // followCounter follows one user's counter and publishes what it hears.
 func (o *owner) followCounter(ctx context.Context, u counterUser, transport http.RoundTripper) {
+	id := schema.EntityID(json.RawMessage(u.id))
 	p := &counterPublisher{
-		o: o, user: json.RawMessage(u.id), about: schema.Key(schema.EntityID(json.RawMessage(u.id))), news: make(chan struct{}, 1),
+		o: o, user: json.RawMessage(u.id), about: schema.Key(id), subject: schema.CounterEventSubject(o.cfg.Account, id),
+		news: make(chan struct{}, 1),
 	}
-	p.subject = schema.CounterEventSubject(o.cfg.Account, schema.EntityID(p.user))
 	publishing, cancel := context.WithCancel(o.ctx)
 	defer cancel()
 	heard := make(chan struct{}) // closed when no more values come
@@ -167,6 +170,7 @@ type counterPublisher struct {
 	// Owned by the owner's mutex.
 	waiting []counterValue
 	busy    bool // something waits or is being stored: the owner's end waits for it
+	over    bool // nothing is stored any more
 
 	news chan struct{} // holds one token when something waits
 
@@ -180,6 +184,9 @@ type counterPublisher struct {
 func (p *counterPublisher) add(v counterValue) {
 	p.o.mu.Lock()
 	defer p.o.mu.Unlock()
+	if p.over {
+		return
+	}
 	if len(p.waiting) >= counterBacklog {
 		p.waiting = p.waiting[1:]
 	}
@@ -220,6 +227,7 @@ func (p *counterPublisher) run(ctx context.Context, heard <-chan struct{}) {
 	defer func() {
 		p.o.mu.Lock()
 		defer p.o.mu.Unlock()
+		p.over = true
 		p.rest()
 	}()
 	over := false

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -386,4 +387,92 @@ func TestCounterOfFormerOwner(t *testing.T) {
 	}
 	s.tell(`1`, 2)
 	r.counters(`1`, 0, 1, 91, 2)
+}
+
+// Other keys while NATS is away: what each connection has heard gets a moment to be
+// stored, all of them the same moment.
+func TestCounterReloadWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := newCounterServer(t)
+	var cut atomic.Bool
+	c := newCutter(t, r.srv.URL(), func(bool, []byte) bool { return cut.Load() })
+	nc := queuetest.Conn(t, c, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	users := []string{`1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`}
+	w, _ := r.workerOn(nc, r.counting(s, users...))
+	s.connected(users...)
+	r.counters(`1`, 0)
+	away := nc.StatusChanged(nats.RECONNECTING)
+	cut.Store(true)
+	for _, u := range users {
+		s.tell(u, 1)
+	}
+	<-away
+	cfg := r.counting(s, users...)
+	cfg.APIKey = "next"
+	began := time.Now()
+	if _, err := w.Reload([]sender.Config{cfg}); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("the other key", func() bool {
+		return !slices.ContainsFunc(users, func(u string) bool { return s.keys[u] != "next" })
+	})
+	if took := time.Since(began); took > 6*time.Second {
+		t.Errorf("the connections with the other key took %v", took)
+	}
+	cut.Store(false)
+	for _, u := range users {
+		r.counters(u, 1)
+		if s.most[u] != 1 {
+			t.Errorf("%s had %d connections at once", u, s.most[u])
+		}
+	}
+}
+
+// An owner that learns from a counter that it is none any more ends at once, though
+// more values come.
+func TestCounterOfLostOwner(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := newCounterServer(t)
+	r.start(r.counting(s, `1`))
+	s.tell(`1`, 1)
+	r.counters(`1`, 0, 1)
+	owners, err := r.js.KeyValue(t.Context(), "wazzup-owners")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owners.Delete(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	r.asFormerOwner(func(l *queue.Ledger) {
+		subject := schema.CounterEventSubject("main", "1")
+		last, err := l.LastEvent(t.Context(), subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		l.PublishNext(queue.Event{
+			Subject: subject, ID: "the-next-owner's", Account: "main", Type: "wazzup.counter", Time: time.Now(), Body: []byte(`{"userId":1,"counter":90}`),
+		}, last.Sequence, func(_ uint64, err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		s.tell(`1`, 2)
+	})
+	s.mu.Lock()
+	former := s.open[`1`]
+	s.greets[`1`] = 3
+	s.mu.Unlock()
+	began := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for former.Write(t.Context(), websocket.MessageText, []byte(notify(3))) == nil { // until the worker has closed it
+		<-tick.C
+	}
+	s.wait("the next ownership", func() bool { return s.total[`1`] == 2 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the worker owns the account again after %v", took)
+	}
+	r.counters(`1`, 0, 1, 90, 3)
 }

@@ -148,6 +148,7 @@ func (o *owner) foundAll() {
 		if o.moves(l) {
 			o.moving++
 		}
+		o.sleepIfShut(l)
 	}
 }
 
@@ -241,24 +242,29 @@ func (o *owner) openLanes(ctx context.Context, lanes []wantedLane) error {
 }
 
 // openLane makes the consumer of a lane's source and asks for its first messages,
-// unless it is open.
+// unless it is open. The consumer of a closed lane is made when it opens.
 func (o *owner) openLane(ctx context.Context, w wantedLane) error {
 	key, from := w.key, w.from
 	o.mu.Lock()
-	l := o.lanes[key]
-	known := l != nil && l.feed(from) != nil
+	l := o.laneOf(key)
+	known, shut := l.feed(from) != nil, l.shut()
 	o.mu.Unlock()
 	if known {
 		return nil
 	}
 	stream, filter := o.sourceOf(w)
-	source, err := o.intake.Open(ctx, stream, filter)
+	var source *queue.Source
+	var err error
+	if shut {
+		source, err = o.intake.OpenAsleep(stream, filter)
+	} else {
+		source, err = o.intake.Open(ctx, stream, filter)
+	}
 	if err != nil {
 		return err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	l = o.laneOf(key)
 	f := &feed{from: from, source: source, lane: l}
 	l.feeds = append(l.feeds, f)
 	o.feeds[source] = f

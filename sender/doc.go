@@ -40,10 +40,11 @@
 // keeps closures and pauses through every change of owners and lanesapi.go tells
 // of them, timeline.go tells a command's story, statuses.go leads deliveries to
 // their commands, reload.go takes in other accounts, rates and keys while
-// the worker runs, retire.go forgets lanes that have nothing to do, storage.go tells
-// of streams that fill up, and gauges.go of what the owners hold. guard.go sees to
-// it that the webhook's address stays ingest's, silence.go tells when no status
-// comes, and counter.go follows the unanswered counters of users.
+// the worker runs, retire.go forgets lanes that have nothing to do and asleep.go
+// takes their consumers from those that are closed, storage.go tells of streams that
+// fill up, and gauges.go of what the owners hold. guard.go sees to it that the
+// webhook's address stays ingest's, silence.go tells when no status comes, and
+// counter.go follows the unanswered counters of users.
 //
 // The owner's state is plain memory under one mutex; what must outlive it is in
 // the ledger. PubAcks drive it by callback: no goroutine waits for one.

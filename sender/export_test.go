@@ -9,17 +9,23 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// Window opens the account's window to tests.
-type Window struct{ w *window }
+// Window opens the account's window to tests, as the transactional class sees it.
+type Window struct {
+	w     *window
+	other bool
+}
 
-func NewWindow(limit rate.Rate) Window { return Window{newWindow(limit)} }
+func NewWindow(limit rate.Rate) Window { return Window{w: newWindow(limit)} }
 
-func (w Window) Take(now time.Time, share float64) (time.Time, bool) { return w.w.take(now, share) }
-func (w Window) Answered(now time.Time)                              { w.w.answered(now) }
-func (w Window) Unused()                                             { w.w.unused() }
-func (w Window) AssumeFull(now time.Time)                            { w.w.assumeFull(now) }
-func (w Window) Busy(now time.Time) []time.Time                      { return w.w.busy(now) }
-func (w Window) Inherit(freed []time.Time)                           { w.w.inherit(freed, time.Time{}) }
+// Others is the same window as bulk, sync and requests see it.
+func (w Window) Others() Window { return Window{w.w, true} }
+
+func (w Window) Take(now time.Time) (time.Time, bool) { return w.w.take(now, w.other) }
+func (w Window) Answered(now time.Time)               { w.w.answered(now, w.other) }
+func (w Window) Unused()                              { w.w.unused(w.other) }
+func (w Window) AssumeFull(now time.Time)             { w.w.assumeFull(now) }
+func (w Window) Busy(now time.Time) []time.Time       { return w.w.busy(now) }
+func (w Window) Inherit(freed []time.Time)            { w.w.inherit(freed, time.Time{}) }
 
 // Change puts another limit in force.
 func (w Window) Change(limit rate.Rate) { w.w.change(limit) }
@@ -39,6 +45,13 @@ func (p Pace) Change(limit rate.Rate, now time.Time) { p.p.change(limit, now) }
 // are read, much sooner than usual.
 func Hasty(cfg Config, laneIdle time.Duration) Config {
 	cfg.timing = timing{laneIdle: laneIdle, storage: 20 * time.Millisecond}
+	return cfg
+}
+
+// Drowsy is a configuration whose closed lanes lose their consumers after a round of
+// discovery.
+func Drowsy(cfg Config) Config {
+	cfg.timing.sleepRounds = 1
 	return cfg
 }
 

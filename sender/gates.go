@@ -7,11 +7,29 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// Shares that are left to the transactional class.
+// Shares of the account's window and of its calls in flight. The transactional
+// class goes first, and what others leave to it is always free for it. Where it has
+// more to do than the account may, the others have their least ahead of it, so that
+// they still move.
 const (
-	otherShare   = 0.8  // of the account's window and calls in flight, for bulk, sync and requests
+	otherShare   = 0.8  // for bulk, sync and requests
+	otherLeast   = 0.05 // for them, whatever the transactional class takes
 	channelShare = 0.25 // of the calls in flight, for one channel while others want them
 )
+
+// leastCount is below which a limit is too small to be divided.
+const leastCount = 5
+
+// shareOf is what the others may take of a limit, unless they would get nothing.
+func shareOf(limit int) int { return max(int(float64(limit)*otherShare), 1) }
+
+// leastOf is what the others may take of a limit in any case.
+func leastOf(limit int) int {
+	if limit < leastCount {
+		return 0
+	}
+	return max(int(float64(limit)*otherLeast), 1)
+}
 
 // closure is why something is closed, since when, and what opens it.
 type closure struct {
@@ -65,16 +83,24 @@ func (o *owner) laneOpen(l *lane) bool {
 // one of them may have changed.
 func (o *owner) pump() {
 	now := time.Now()
-	for rank := range o.runnable {
-		o.pumpRank(rank, now)
+	if least := leastOf(o.cfg.Concurrency); least > 0 && o.runnable[0].len() > 0 {
+		o.pumpRank(1, now, least)
 	}
+	o.pumpRank(0, now, 0)
+	o.pumpRank(1, now, 0)
 }
 
-func (o *owner) pumpRank(rank int, now time.Time) {
+// pumpRank starts attempts of one rank. least is how many calls that are not
+// transactional may be in flight by it, ahead of those that are; 0: as many as
+// their share.
+func (o *owner) pumpRank(rank int, now time.Time, least int) {
 	q := &o.runnable[rank]
 	// passed counts the lanes in a row that were over their share, so that one
 	// turn through the queue without a start ends the loop.
 	for passed := 0; passed < q.len(); {
+		if least > 0 && o.otherFlight >= least {
+			return // for the rest of their share they stand in line behind
+		}
 		if blocked := o.accountOpen(rank, now); blocked.gate != gateNone {
 			o.hold(rank, blocked, now)
 			return
@@ -136,7 +162,7 @@ func (o *owner) accountOpen(rank int, now time.Time) block {
 		return block{gate: gateWindow, why: why429, at: o.pausedUntil}
 	case o.flight >= o.cfg.Concurrency:
 		return block{gate: gateSlots, why: o.reasons.slots[0]}
-	case rank > 0 && o.otherFlight >= otherSlots(o.cfg.Concurrency):
+	case rank > 0 && o.otherFlight >= shareOf(o.cfg.Concurrency):
 		return block{gate: gateSlots, why: o.reasons.slots[1]}
 	}
 	return block{}
@@ -164,16 +190,12 @@ func (o *owner) start(l *lane, now time.Time) block {
 	if at, ok := l.pace.ready(now); !ok {
 		return block{gatePace, l.paceWhy, at}
 	}
-	share := 1.0
-	if l.rank() > 0 {
-		share = otherShare
-	}
-	if at, ok := o.window.take(now, share); !ok {
+	if at, ok := o.window.take(now, l.rank() > 0); !ok {
 		return block{gateWindow, o.reasons.window, at}
 	}
 	done, retryAt, ok := o.breakers.Allow(l.family(), l.channelID())
 	if !ok {
-		o.window.unused()
+		o.window.unused(l.rank() > 0)
 		return block{gateBreaker, o.whyBreaker(l), retryAt}
 	}
 	ch := l.ready.pop()
@@ -230,9 +252,9 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	}
 	c.slot = nil
 	if called {
-		o.window.answered(time.Now())
+		o.window.answered(time.Now(), c.lane.rank() > 0)
 	} else {
-		o.window.unused()
+		o.window.unused(c.lane.rank() > 0)
 	}
 	o.count(c.lane, -1)
 	s.breaker(called, v)

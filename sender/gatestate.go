@@ -67,6 +67,14 @@ func millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
+// millisUntil writes the end of a pause, which must not come early for who reads it.
+func millisUntil(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Add(time.Millisecond - 1).UnixMilli()
+}
+
 // timeOf reads what millis wrote.
 func timeOf(ms int64) time.Time {
 	if ms == 0 {
@@ -96,7 +104,7 @@ func (g *channelGate) record() *queue.GateRecord {
 		if r.Paused == nil {
 			r.Paused = make(map[string]*queue.Paused, len(g.paused))
 		}
-		r.Paused[class] = &queue.Paused{By: p.by, Since: millis(p.since), Until: millis(p.until)}
+		r.Paused[class] = &queue.Paused{By: p.by, Since: millis(p.since), Until: millisUntil(p.until)}
 	}
 	for _, at := range g.spam {
 		r.Spam = append(r.Spam, millis(at))
@@ -106,7 +114,7 @@ func (g *channelGate) record() *queue.GateRecord {
 
 // accountRecord is what is stored of the account.
 func (o *owner) accountRecord() *queue.GateRecord {
-	return &queue.GateRecord{Closed: o.closed.record(), Refusals: o.refusals, Until: millis(o.pausedUntil)}
+	return &queue.GateRecord{Closed: o.closed.record(), Refusals: o.refusals, Until: millisUntil(o.pausedUntil)}
 }
 
 // loadGates takes over what former owners knew, before any lane is opened.

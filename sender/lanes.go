@@ -23,7 +23,7 @@ type laneKey struct{ class, channel string }
 const (
 	laneHoldMax   = 256
 	laneHoldMin   = 16
-	laneHoldPaced = 4
+	laneHoldPaced = 4    // of a lane with a pace, beside what it may call while one call is answered
 	allLanesHold  = 4096 // of all lanes together, as long as each may hold laneHoldMin
 )
 
@@ -45,6 +45,8 @@ type lane struct {
 	lastSeen  uint64    // the sum of its feeds' sequences then
 	foundIn   uint64    // the last round of discovery in which a stream held commands of it
 	dueLast   time.Time // the latest sendAt of those that it had scheduled
+
+	shutFor int // rounds of discovery in a row in which it was closed
 
 	queued    bool        // it stands in the owner's queue of runnable lanes
 	parked    *time.Timer // until a gate of its own opens
@@ -318,14 +320,15 @@ func (o *owner) laneRoom(l *lane) int {
 	if l.sync != nil {
 		return l.syncRoom()
 	}
-	if l.pace.limit.N > 0 {
-		return laneHoldPaced
-	}
 	sharing := len(o.lanes)
 	if l.held() > 0 && len(o.commands) < 2*allLanesHold {
 		sharing = o.moving
 	}
-	return min(max(allLanesHold/max(sharing, 1), laneHoldMin), laneHoldMax)
+	room := min(max(allLanesHold/max(sharing, 1), laneHoldMin), laneHoldMax)
+	if l.pace.limit.N > 0 {
+		return min(room, laneHoldPaced+l.pace.limit.In(o.cfg.Timeout))
+	}
+	return room
 }
 
 // moves reports whether the lane shares the room: it is open and has commands in

@@ -388,7 +388,7 @@ type modelWorker struct {
 }
 
 func (w *world) config() sender.Config {
-	cfg := w.rig.config()
+	cfg := sender.Drowsy(w.rig.config())
 	cfg.Rate, cfg.Timeout, cfg.ReconcileWait, cfg.MaxAttempts = modelRate(), modelTimeout, modelWait, modelAttempts
 	cfg.Concurrency, cfg.ChannelsPoll = 16, 300*time.Millisecond
 	w.started++

@@ -640,7 +640,7 @@ func (o *owner) takeWindow(ctx context.Context, former string, before *ownership
 	case ours:
 		limit := o.window.limit
 		o.window, o.pausedUntil, o.paces = before.window, before.paused, before.paces
-		o.window.held = 0 // of calls that were cut off while there was no limit
+		o.window.cutOff() // of calls that were cut off while there was no limit
 		o.window.change(limit)
 	case former == queue.NoEpoch: // nobody has ever called
 	case note.Epoch != former:

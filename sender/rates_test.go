@@ -11,12 +11,13 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
-// Two workers and ten channels, all with more to send than the account may: no
-// interval of the window's length holds more requests at the vendor than the
-// limit, whatever they are for, and the limit is not wasted either.
+// Two workers and ten channels, all with more to send than the account may, and the
+// account changes hands in the middle: no interval of the window's length holds more
+// requests at the vendor than the limit, whatever they are for, and the limit is not
+// wasted either.
 func TestRateIsKeptAndUsed(t *testing.T) {
 	t.Parallel()
-	const channels, sends, least = 10, 600, 0.6
+	const channels, sends, least = 10, 600, 0.8
 	limit := rate.Rate{N: 50, Per: time.Second}
 	vendor := simulator.Config{Channels: make([]simulator.Channel, channels)}
 	for i := range vendor.Channels {
@@ -30,11 +31,14 @@ func TestRateIsKeptAndUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"worker-1", "worker-2"} {
-		cfg := r.config()
-		cfg.Worker, cfg.Rate = name, limit
-		r.start(cfg)
-	}
+	cfg := r.config()
+	cfg.Rate = limit
+	first := r.start(cfg)
+	r.finals(1) // it owns the account
+	cfg.Worker = "worker-2"
+	r.start(cfg)
+	r.finals(sends / 2)
+	first()
 	for _, e := range r.finals(sends) {
 		if e.State != schema.StateSent {
 			t.Errorf("%s ended %s", e.ID, e.State)
@@ -42,11 +46,7 @@ func TestRateIsKeptAndUsed(t *testing.T) {
 	}
 
 	requests, messages := r.requestTimes()
-	for i := limit.N; i < len(requests); i++ {
-		if gap := requests[i].Sub(requests[i-limit.N]); gap < limit.Per {
-			t.Fatalf("%d requests within %v", limit.N+1, gap)
-		}
-	}
+	holdsTo(t, requests, limit)
 	if len(messages) != sends {
 		t.Fatalf("%d messages at the vendor, want %d", len(messages), sends)
 	}
@@ -56,6 +56,66 @@ func TestRateIsKeptAndUsed(t *testing.T) {
 	t.Logf("%.0f %% of the limit were used", 100*used)
 	if used < least {
 		t.Errorf("%.0f %% of the limit were used, want at least %.0f %%", 100*used, 100*least)
+	}
+}
+
+// holdsTo fails if any interval of the limit's length holds more requests than it
+// allows. The requests are in order.
+func holdsTo(t *testing.T, requests []time.Time, limit rate.Rate) {
+	t.Helper()
+	for i := limit.N; i < len(requests); i++ {
+		if gap := requests[i].Sub(requests[i-limit.N]); gap < limit.Per {
+			t.Fatalf("requests %d to %d came within %v: more than %v", i-limit.N+1, i+1, gap, limit)
+		}
+	}
+}
+
+// A new owner that does not know of the last calls assumes that the window is full,
+// and that each paced lane has just called; one that was told of them goes on from
+// there. The window is longer than it takes to find a new owner, and the spacing is
+// longer than both together.
+func TestRatesAcrossOwners(t *testing.T) {
+	t.Parallel()
+	const n = 12
+	limit, spacing := rate.Rate{N: n, Per: 6 * time.Second}, 12*time.Second
+	for _, dies := range []bool{false, true} {
+		t.Run(map[bool]string{false: "hand-over", true: "death"}[dies], func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			cfg := r.config()
+			cfg.Rate, cfg.BulkRate, cfg.ChannelsPoll = limit, rate.Rate{N: 1, Per: spacing}, time.Hour
+			first := r.startDoomed(cfg)
+			r.channelsRead()
+			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, 2)
+			r.reached("the first paced message", func(v *simulator.View) bool { return v.Sends == 1 })
+			r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, n)
+			r.reached("the window's limit", func(v *simulator.View) bool { return v.Requests == n })
+			r.finals(n - 1) // nothing is in doubt
+			if dies {
+				first.die()
+			} else {
+				first.stop()
+			}
+			left := time.Now()
+			r.start(cfg)
+			r.finals(n + 2)
+
+			requests, _ := r.requestTimes()
+			holdsTo(t, requests, limit)
+			var bulk []time.Time
+			for _, s := range r.sim.Sends() {
+				if s.Text == textBulk {
+					bulk = append(bulk, s.Time)
+				}
+			}
+			if gap := bulk[1].Sub(bulk[0]); gap < spacing {
+				t.Errorf("the second paced message came after %v, want %v at least", gap, spacing)
+			}
+			// What is known of is not waited for twice.
+			if next := requests[n]; dies == next.Before(left.Add(limit.Per)) {
+				t.Errorf("the next owner's first call came %v after the former one's end", next.Sub(left))
+			}
+		})
 	}
 }
 

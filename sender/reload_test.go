@@ -73,7 +73,7 @@ func simulateWindow(random *rand.Rand, limits []rate.Rate) (calls []call, change
 			w.Change(limit)
 			changes = append(changes, change{now, limit, len(open)})
 		}
-		if _, ok := w.Take(now, 1); !ok {
+		if _, ok := w.Take(now); !ok {
 			continue
 		}
 		if random.IntN(10) == 0 {
@@ -368,14 +368,14 @@ func TestWindowKeepsWhatItCounts(t *testing.T) {
 			w := sender.NewWindow(rate.Rate{N: 5, Per: time.Second})
 			now := start.Add(500 * time.Millisecond)
 			for i := range 5 { // the last one is answered after the change
-				w.Take(start, 1)
+				w.Take(start)
 				if i < 4 {
 					w.Answered(start.Add(time.Duration(i) * 100 * time.Millisecond))
 				}
 			}
 			w.Change(tt.to)
 			w.Answered(start.Add(400 * time.Millisecond))
-			for at, ok := w.Take(now, 1); !ok; at, ok = w.Take(now, 1) {
+			for at, ok := w.Take(now); !ok; at, ok = w.Take(now) {
 				if !at.After(now) {
 					t.Fatalf("refused at %v until %v", now.Sub(start), at.Sub(start))
 				}

@@ -117,21 +117,16 @@ func TestRetiredLaneStaysClosed(t *testing.T) {
 	r.ops(schema.OpsLaneClosed)
 	r.retired(simulator.ChannelWhatsApp)
 	r.bulkOn(simulator.ChannelWhatsApp, "held", phone, "x")
-	first := ""
-	r.consumers("the closed lane", func(all map[string]*jetstream.ConsumerInfo) bool {
-		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
-		if lane != nil {
-			first = lane.Name
-		}
-		return lane != nil && lane.NumPending == 1
-	})
+	r.listed("the closed lane", func(l sender.LaneItem) bool { return l.State == "closed" && l.Backlog == 1 })
 	// Another lane is found, used and retired meanwhile: this one is not.
 	r.bulkOn(simulator.ChannelWhatsApp2, "other", phone, "x")
 	r.event("other", schema.StateSent)
 	r.retired(simulator.ChannelWhatsApp2)
-	r.consumers("the closed lane to be left alone", func(all map[string]*jetstream.ConsumerInfo) bool {
-		lane := all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)]
-		return lane != nil && lane.Name == first && lane.NumPending == 1 && lane.Delivered.Consumer == 0
+	if l := r.lanes()["bulk"]; l.State != "closed" || l.Backlog != 1 {
+		t.Errorf("the closed lane: got %+v, want it left alone", l)
+	}
+	r.consumers("the closed lane to have none", func(all map[string]*jetstream.ConsumerInfo) bool {
+		return all[laneOf(schema.KindBulk, simulator.ChannelWhatsApp)] == nil
 	})
 	if n := len(r.sim.Sends()); n != 2 {
 		t.Errorf("%d requests, want none for the closed channel", n)

@@ -97,12 +97,11 @@ func newReasons(cfg *Config) reasons {
 	inFlight := func(n int) string { return strconv.Itoa(n) + " calls in flight" }
 	return reasons{
 		window: cfg.Rate.String(),
-		slots:  [2]string{inFlight(cfg.Concurrency), inFlight(otherSlots(cfg.Concurrency)) + " but for send"},
+		slots:  [2]string{inFlight(cfg.Concurrency), inFlight(shareOf(cfg.Concurrency)) + " but for send"},
 		share:  inFlight(channelSlots(cfg.Concurrency)) + " of one channel",
 	}
 }
 
-func otherSlots(concurrency int) int   { return max(int(float64(concurrency)*otherShare), 1) }
 func channelSlots(concurrency int) int { return max(int(float64(concurrency)*channelShare), 1) }
 
 // whyFamily names a family's breaker.

@@ -16,9 +16,18 @@ import (
 // length. The price is one answer time a window.
 type window struct {
 	limit rate.Rate
-	held  int         // tokens of calls without an answer yet
-	freed []time.Time // when each token of an answered call comes free, ascending
-	floor time.Time   // nothing before: the former owner's calls are not known
+	held  int       // tokens of calls without an answer yet
+	freed []token   // those of answered calls, by when they come free
+	floor time.Time // nothing before: the former owner's calls are not known
+
+	others      int // of held, those of the other classes
+	othersFreed int // of freed, the same
+}
+
+// token is that of an answered call.
+type token struct {
+	free  time.Time // when it comes free
+	other bool      // the call was not transactional
 }
 
 func newWindow(limit rate.Rate) *window { return &window{limit: limit} }
@@ -31,38 +40,52 @@ func (w *window) assumeFull(now time.Time) {
 }
 
 // take takes a token. When there is none, at tells when to ask again; it is zero
-// if that depends on an answer.
-func (w *window) take(now time.Time, share float64) (at time.Time, ok bool) {
+// if that depends on an answer. other says that the call is not transactional: it
+// leaves a share of the window free, unless that would stop the others altogether.
+func (w *window) take(now time.Time, other bool) (at time.Time, ok bool) {
 	if w.limit.N == 0 {
-		w.held++ // it counts as soon as there is a limit
+		w.hold(other, 1) // it counts as soon as there is a limit
 		return time.Time{}, true
 	}
 	if now.Before(w.floor) {
 		return w.floor, false
 	}
 	w.expire(now)
-	limit := max(int(float64(w.limit.N)*share), 1)
+	limit := w.limit.N
+	if other && w.others+w.othersFreed >= leastOf(limit) {
+		limit = shareOf(limit)
+	}
 	if w.held+len(w.freed) < limit {
-		w.held++
+		w.hold(other, 1)
 		return time.Time{}, true
 	}
 	if over := w.held + len(w.freed) - limit; over < len(w.freed) {
-		return w.freed[over], false
+		return w.freed[over].free, false
 	}
 	return time.Time{}, false
 }
 
+func (w *window) hold(other bool, n int) {
+	w.held += n
+	if other {
+		w.others += n
+	}
+}
+
 // answered gives the token back one length after now.
-func (w *window) answered(now time.Time) {
-	w.held--
+func (w *window) answered(now time.Time, other bool) {
+	w.hold(other, -1)
 	if w.limit.N == 0 {
 		return
 	}
-	w.freed = append(w.freed, now.Add(w.limit.Per))
+	w.freed = append(w.freed, token{now.Add(w.limit.Per), other})
+	if other {
+		w.othersFreed++
+	}
 }
 
 // unused gives the token back at once: no call was made.
-func (w *window) unused() { w.held-- }
+func (w *window) unused(other bool) { w.hold(other, -1) }
 
 // called keeps the spacing to a call that reached the wire only now: between its
 // start and that lie its claim and the way to a new connection.
@@ -79,12 +102,12 @@ func (p *pace) called(at time.Time) {
 // the shorter one only.
 func (w *window) change(limit rate.Rate) {
 	if limit.N == 0 {
-		w.limit, w.freed, w.floor = limit, nil, time.Time{}
+		w.limit, w.freed, w.othersFreed, w.floor = limit, nil, 0, time.Time{}
 		return
 	}
 	longer := limit.Per - w.limit.Per
 	for i := range w.freed {
-		w.freed[i] = w.freed[i].Add(longer)
+		w.freed[i].free = w.freed[i].free.Add(longer)
 	}
 	if !w.floor.IsZero() {
 		w.floor = w.floor.Add(longer)
@@ -94,7 +117,10 @@ func (w *window) change(limit rate.Rate) {
 
 func (w *window) expire(now time.Time) {
 	n := 0
-	for n < len(w.freed) && !w.freed[n].After(now) {
+	for n < len(w.freed) && !w.freed[n].free.After(now) {
+		if w.freed[n].other {
+			w.othersFreed--
+		}
 		n++
 	}
 	w.freed = append(w.freed[:0], w.freed[n:]...)
@@ -103,15 +129,28 @@ func (w *window) expire(now time.Time) {
 // busy lists when the tokens of the last calls come free, for the hand-over.
 func (w *window) busy(now time.Time) []time.Time {
 	w.expire(now)
-	return append([]time.Time(nil), w.freed...)
+	times := make([]time.Time, len(w.freed))
+	for i, t := range w.freed {
+		times[i] = t.free
+	}
+	return times
 }
 
-// inherit takes over the calls of the owner before.
+// inherit takes over the calls of the owner before. Whose they were is not passed
+// on: they count as the others', who have had more than their least then.
 func (w *window) inherit(freed []time.Time, floor time.Time) {
-	if w.limit.N > 0 {
-		w.freed, w.floor = append(w.freed[:0], freed...), floor
+	if w.limit.N == 0 {
+		return
 	}
+	w.freed, w.floor = w.freed[:0], floor
+	for _, at := range freed {
+		w.freed = append(w.freed, token{at, true})
+	}
+	w.othersFreed = len(w.freed)
 }
+
+// cutOff forgets the calls that have no answer and will not get one.
+func (w *window) cutOff() { w.held, w.others = 0, 0 }
 
 // pace spreads the calls of one lane evenly, with jitter, so that they look like
 // a person's and never come as a burst.

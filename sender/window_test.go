@@ -12,7 +12,8 @@ import (
 
 // Whatever the calls' durations, and wherever between start and answer the
 // vendor counts a request: no interval of the window's length holds more than
-// the limit. Simulated time, many seeds.
+// the limit, nor more than their share of those that are not transactional.
+// Simulated time, many seeds.
 func TestWindowIsNeverExceeded(t *testing.T) {
 	t.Parallel()
 	limit := rate.Rate{N: 20, Per: time.Second}
@@ -20,12 +21,19 @@ func TestWindowIsNeverExceeded(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		w := sender.NewWindow(limit)
 		now := time.Unix(0, 0)
-		type call struct{ arrival, answer time.Time }
+		type call struct {
+			arrival, answer time.Time
+			by              sender.Window
+		}
 		var calls, open []call
 		for len(calls) < 400 {
-			if _, ok := w.Take(now, 1); ok {
+			by := w
+			if random.Float64() < float64(seed%5)/4 { // of some seeds none, of others all
+				by = w.Others()
+			}
+			if _, ok := by.Take(now); ok {
 				took := time.Duration(random.IntN(300)) * time.Millisecond
-				c := call{now.Add(time.Duration(random.Float64() * float64(took))), now.Add(took)}
+				c := call{now.Add(time.Duration(random.Float64() * float64(took))), now.Add(took), by}
 				calls, open = append(calls, c), append(open, c)
 			}
 			now = now.Add(time.Duration(random.IntN(20)) * time.Millisecond)
@@ -33,18 +41,23 @@ func TestWindowIsNeverExceeded(t *testing.T) {
 				if c.answer.After(now) {
 					return false
 				}
-				w.Answered(now)
+				c.by.Answered(now)
 				return true
 			})
 		}
-		arrivals := make([]time.Time, len(calls))
-		for i, c := range calls {
-			arrivals[i] = c.arrival
+		var all, others []time.Time
+		for _, c := range calls {
+			all = append(all, c.arrival)
+			if c.by != w {
+				others = append(others, c.arrival)
+			}
 		}
-		slices.SortFunc(arrivals, time.Time.Compare)
-		for i := limit.N; i < len(arrivals); i++ {
-			if gap := arrivals[i].Sub(arrivals[i-limit.N]); gap < limit.Per {
-				t.Fatalf("seed %d: %d requests within %v", seed, limit.N+1, gap)
+		for n, arrivals := range map[int][]time.Time{limit.N: all, 16: others} {
+			slices.SortFunc(arrivals, time.Time.Compare)
+			for i := n; i < len(arrivals); i++ {
+				if gap := arrivals[i].Sub(arrivals[i-n]); gap < limit.Per {
+					t.Fatalf("seed %d: %d requests within %v", seed, n+1, gap)
+				}
 			}
 		}
 	}
@@ -58,27 +71,27 @@ func TestWindow(t *testing.T) {
 	t.Run("a token comes free one length after the answer", func(t *testing.T) {
 		t.Parallel()
 		w := sender.NewWindow(limit)
-		w.Take(start, 1)
-		w.Take(start, 1)
-		if at, ok := w.Take(start, 1); ok || !at.IsZero() {
+		w.Take(start)
+		w.Take(start)
+		if at, ok := w.Take(start); ok || !at.IsZero() {
 			t.Errorf("third token while two calls run: got %v %v, want to wait for an answer", at, ok)
 		}
 		answered := start.Add(300 * time.Millisecond)
 		w.Answered(answered)
-		if at, ok := w.Take(answered, 1); ok || !at.Equal(answered.Add(time.Second)) {
+		if at, ok := w.Take(answered); ok || !at.Equal(answered.Add(time.Second)) {
 			t.Errorf("after an answer: got %v %v, want %v", at, ok, answered.Add(time.Second))
 		}
-		if _, ok := w.Take(answered.Add(time.Second), 1); !ok {
+		if _, ok := w.Take(answered.Add(time.Second)); !ok {
 			t.Error("no token one length after the answer")
 		}
 	})
 	t.Run("an unused token is free at once", func(t *testing.T) {
 		t.Parallel()
 		w := sender.NewWindow(limit)
-		w.Take(start, 1)
-		w.Take(start, 1)
+		w.Take(start)
+		w.Take(start)
 		w.Unused()
-		if _, ok := w.Take(start, 1); !ok {
+		if _, ok := w.Take(start); !ok {
 			t.Error("no token after one was given back unused")
 		}
 	})
@@ -86,37 +99,79 @@ func TestWindow(t *testing.T) {
 		t.Parallel()
 		w := sender.NewWindow(rate.Rate{N: 10, Per: time.Second})
 		for range 8 {
-			if _, ok := w.Take(start, 0.8); !ok {
+			if _, ok := w.Others().Take(start); !ok {
 				t.Fatal("no token within the share")
 			}
 		}
-		if _, ok := w.Take(start, 0.8); ok {
+		if _, ok := w.Others().Take(start); ok {
 			t.Error("a ninth token for the others, want 8 of 10 at most")
 		}
-		if _, ok := w.Take(start, 1); !ok {
+		if _, ok := w.Take(start); !ok {
 			t.Error("no token left for the transactional class")
+		}
+	})
+	t.Run("others have their least, whatever is left", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(rate.Rate{N: 40, Per: time.Second})
+		for range 35 {
+			w.Take(start)
+		}
+		for i, want := range []bool{true, true, false} { // a twentieth
+			if _, ok := w.Others().Take(start); ok != want {
+				t.Errorf("token %d for the others: got %v, want %v", i+1, ok, want)
+			}
+		}
+		for i, want := range []bool{true, true, true, false} {
+			if _, ok := w.Take(start); ok != want {
+				t.Errorf("token %d of the rest: got %v, want %v", i+1, ok, want)
+			}
+		}
+		w.Others().Answered(start)
+		if _, ok := w.Others().Take(start.Add(time.Second)); !ok {
+			t.Error("no token for the others when one of theirs came free")
+		}
+	})
+	t.Run("a former owner's calls may have been the others'", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(rate.Rate{N: 40, Per: time.Second})
+		w.Inherit(slices.Repeat([]time.Time{start.Add(time.Second)}, 33))
+		if at, ok := w.Others().Take(start); ok || !at.Equal(start.Add(time.Second)) {
+			t.Errorf("got %v %v, want to wait", at, ok)
+		}
+		if _, ok := w.Take(start); !ok {
+			t.Error("no token for the transactional class")
+		}
+	})
+	t.Run("a small limit is not divided", func(t *testing.T) {
+		t.Parallel()
+		w := sender.NewWindow(rate.Rate{N: 4, Per: time.Second})
+		for range 3 {
+			w.Take(start)
+		}
+		if _, ok := w.Others().Take(start); ok {
+			t.Error("a token for the others beyond their share")
 		}
 	})
 	t.Run("an unknown former owner counts as a full window", func(t *testing.T) {
 		t.Parallel()
 		w := sender.NewWindow(limit)
 		w.AssumeFull(start)
-		if at, ok := w.Take(start.Add(time.Second-1), 1); ok || !at.Equal(start.Add(time.Second)) {
+		if at, ok := w.Take(start.Add(time.Second - 1)); ok || !at.Equal(start.Add(time.Second)) {
 			t.Errorf("within the length: got %v %v", at, ok)
 		}
-		if _, ok := w.Take(start.Add(time.Second), 1); !ok {
+		if _, ok := w.Take(start.Add(time.Second)); !ok {
 			t.Error("no token when the length is over")
 		}
 	})
 	t.Run("the hand-over passes the calls on", func(t *testing.T) {
 		t.Parallel()
 		former, w := sender.NewWindow(limit), sender.NewWindow(limit)
-		former.Take(start, 1)
-		former.Take(start, 1)
+		former.Take(start)
+		former.Take(start)
 		former.Answered(start)
 		former.Answered(start.Add(time.Millisecond))
 		w.Inherit(former.Busy(start.Add(500 * time.Millisecond)))
-		if at, ok := w.Take(start.Add(500*time.Millisecond), 1); ok || !at.Equal(start.Add(time.Second)) {
+		if at, ok := w.Take(start.Add(500 * time.Millisecond)); ok || !at.Equal(start.Add(time.Second)) {
 			t.Errorf("got %v %v, want to wait until %v", at, ok, start.Add(time.Second))
 		}
 	})
@@ -125,7 +180,7 @@ func TestWindow(t *testing.T) {
 		w := sender.NewWindow(rate.Rate{})
 		w.AssumeFull(start)
 		for range 1000 {
-			if _, ok := w.Take(start, 1); !ok {
+			if _, ok := w.Take(start); !ok {
 				t.Fatal("refused without a limit")
 			}
 		}

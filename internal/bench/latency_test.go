@@ -41,7 +41,7 @@ func latency(b *testing.B, v variant) []float64 {
 	s.emptied(channels)
 	s.vendor.tell("reset")
 
-	s.publishPaced(n, func(i int) string {
+	s.publishPaced(n, latencyPace, func(i int) string {
 		return schema.SendSubject(account(0), schema.KindSend, channelID(i%channels))
 	})
 	s.emptied(channels + n)
@@ -62,12 +62,12 @@ func (s *scene) latencies(n int) []float64 {
 	return []float64{milliseconds(50), milliseconds(99)}
 }
 
-// publishPaced publishes n commands more, each with its time.
-func (s *scene) publishPaced(n int, subject func(i int) string) {
+// publishPaced publishes n commands more, one each pace, each with its time.
+func (s *scene) publishPaced(n int, pace time.Duration, subject func(i int) string) {
 	s.b.Helper()
 	ctx, cancel := context.WithTimeout(s.b.Context(), sceneWait)
 	defer cancel()
-	tick := time.NewTicker(latencyPace)
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for i := range n {
 		<-tick.C

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 )
 
 func TestMain(m *testing.M) {
@@ -29,6 +31,20 @@ func number(b *testing.B, name string, def int) int {
 func duration(b *testing.B, name string, def time.Duration) time.Duration {
 	b.Helper()
 	return fromEnv(b, name, def, time.ParseDuration)
+}
+
+// allowed is a rate from the environment; none: no limit.
+func allowed(b *testing.B, name string) rate.Rate {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return rate.Rate{}
+	}
+	r, err := rate.Parse(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return r
 }
 
 func fromEnv[T int | time.Duration](b *testing.B, name string, def T, parse func(string) (T, error)) T {

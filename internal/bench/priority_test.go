@@ -46,7 +46,7 @@ func beside(b *testing.B, bulk int) []float64 {
 
 	s.store(bulk, subject(schema.KindBulk))
 	before, began := s.requests(), time.Now()
-	s.publishPaced(n, subject(schema.KindSend))
+	s.publishPaced(n, latencyPace, subject(schema.KindSend))
 	s.until("the last transactional event", func() bool { return s.sent() == n+1 })
 	took := time.Since(began).Seconds()
 	if bulk > 0 && s.commands() == 0 {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 )
 
 // The environment of a process that plays a role instead of running benchmarks.
@@ -31,9 +33,12 @@ type spec struct {
 	Channels int // of each account
 	Messages int // of each account, at most: streams are sized by it
 
+	// What the worker may do.
+	Rate rate.Rate // of all requests of an account; zero: as many as it can
+
 	// What the vendor does.
 	Listed  int           // channels that its list names
-	Blocked int           // of them, from the first on: their state is "blocked", and it refuses their messages
+	Blocked int           // of them, the last ones: their state is "blocked", and it refuses their messages
 	Delay   time.Duration // before it answers a message
 	Stamped bool          // messages carry the time at which they were published
 

@@ -37,7 +37,7 @@ func newVendor(s spec) (role, error) {
 	list := make([]map[string]string, s.Listed)
 	for i := range list {
 		state := "active"
-		if i < s.Blocked {
+		if i >= s.Listed-s.Blocked {
 			state = "blocked"
 			v.blocked[channelID(i)] = true
 		}

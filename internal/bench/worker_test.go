@@ -10,7 +10,8 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
-// worker is the worker as its program runs it. Only rates are off.
+// worker is the worker as its program runs it. Only rates are off, unless the spec
+// has one.
 type worker struct {
 	nc     *nats.Conn
 	seen   *observed
@@ -32,6 +33,7 @@ func newWorker(s spec) (role, error) {
 	for i := range accounts {
 		accounts[i] = sender.Config{
 			Account: account(i), APIKey: "key of " + account(i), APIURL: s.Vendor, Worker: "bench", Limits: limits(s),
+			Rate: s.Rate,
 		}
 	}
 	run, err := sender.New(sender.Options{NATS: nc, Accounts: accounts, Log: seen.log, Meter: seen.Meter, Tracer: seen.Tracer})

@@ -37,7 +37,7 @@ type conn struct {
 	open   opening
 	joined bool
 	pings  *time.Ticker // of a 2.x server; nil: the server pings
-	values int          // counters received
+	told   bool         // a counter was received
 }
 
 // serve connects, and hands over counters until the connection ends or ctx does. It
@@ -97,9 +97,12 @@ func (c *conn) dial(ctx context.Context) error {
 func (c *conn) read(ctx context.Context, frames chan<- []byte) {
 	defer close(frames)
 	for {
-		_, frame, err := c.ws.Read(ctx)
+		kind, frame, err := c.ws.Read(ctx)
 		if err != nil {
 			return // whoever waits for frames learns it, and why does not matter
+		}
+		if kind == websocket.MessageBinary {
+			frame = nil // an attachment: nothing but a sign of life
 		}
 		select {
 		case frames <- frame:
@@ -202,8 +205,8 @@ func (c *conn) take(ctx context.Context, frame []byte) error {
 	case connected:
 		return c.join(ctx, p.legacy)
 	case notified:
-		c.values++
-		c.cfg.Counter(p.counter, c.values == 1)
+		c.cfg.Counter(p.counter, !c.told)
+		c.told = true
 	case other:
 	}
 	return nil

@@ -12,8 +12,9 @@ import (
 const (
 	retryMin = time.Second
 	retryMax = time.Minute
-	// A connection that brought no counter was good all the same if it lasted.
-	goodAfter = time.Minute
+	// A connection was good if it lasted. One that brought a counter and ended need not
+	// be: a server may end each, as where two clients of one user drive each other out.
+	goodAfter = 10 * time.Second
 )
 
 // Config is one user's counter. Functions are called by one goroutine at a time, and
@@ -54,7 +55,7 @@ func Follow(ctx context.Context, cfg Config) {
 		if ctx.Err() != nil {
 			return
 		}
-		if c.values > 0 || c.joined && time.Since(began) >= goodAfter {
+		if c.joined && time.Since(began) >= goodAfter {
 			bad = 0
 		}
 		if cfg.Retrying != nil {

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -324,21 +325,72 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
-// A server that brought a counter is connected to again at once, however often it
-// ends the connection.
+// A server whose connections last for a while is connected to again at once, however
+// often it ends them.
 func TestGoodServerThatEnds(t *testing.T) {
 	t.Parallel()
+	const lasts = 11 * time.Second
 	synctest.Test(t, func(t *testing.T) {
-		f := follow(t, 5*time.Minute, func(ctx context.Context, p *peer) {
-			modern(ctx, p, func(ctx context.Context) { p.send(ctx, value(p.n), "1") })
+		f := follow(t, 20*time.Minute, func(ctx context.Context, p *peer) {
+			modern(ctx, p, func(ctx context.Context) {
+				p.send(ctx, value(p.n))
+				for range lasts / time.Second {
+					p.send(ctx, "2")
+					pause(ctx, time.Second)
+				}
+				p.send(ctx, "1")
+			})
 		})
-		if len(f.dials) < 150 || len(f.values) < 150 || f.values[10] != "first 10" {
-			t.Errorf("%d connections and %d values in 5 minutes", len(f.dials), len(f.values))
+		if len(f.dials) < 90 || len(f.values) < 90 || f.values[10] != "first 10" {
+			t.Errorf("%d connections and %d values in 20 minutes", len(f.dials), len(f.values))
 		}
 		for i := 1; i < len(f.dials); i++ {
-			if gap := f.dials[i] - f.dials[i-1]; gap > 2*time.Second {
+			if gap := f.dials[i] - f.dials[i-1]; gap > lasts+2*time.Second {
 				t.Errorf("connection %d came %v after the one before", i, gap)
 			}
+		}
+	})
+}
+
+// One that brings a counter and ends the connection, again and again, is not beset: a
+// user whose connections drive each other out would be.
+func TestServerThatEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]string{"closes": "1", "sends no number": `42["apiV2Notify",{"counter":null}]`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := follow(t, time.Hour, func(ctx context.Context, p *peer) {
+					modern(ctx, p, func(ctx context.Context) { p.send(ctx, value(p.n), end) })
+				})
+				if len(f.dials) < 60 || len(f.dials) > 200 || f.values[10] != "first 10" {
+					t.Errorf("%d connections and %d values in an hour", len(f.dials), len(f.values))
+				}
+			})
+		})
+	}
+}
+
+// A binary frame is a part of an event that is of no use, whatever its bytes look like.
+func TestBinaryFrame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, 20*time.Second, func(ctx context.Context, p *peer) {
+			modern(ctx, p, func(ctx context.Context) {
+				p.send(ctx, `451-["other",{"_placeholder":true,"num":0}]`)
+				for _, frame := range []string{value(9), "1", ""} {
+					if err := p.ws.Write(ctx, websocket.MessageBinary, []byte(frame)); err != nil {
+						t.Error(err)
+					}
+				}
+				for ctx.Err() == nil {
+					p.send(ctx, "2")
+					pause(ctx, time.Second)
+				}
+			})
+		})
+		if len(f.dials) != 1 || len(f.values) != 0 || len(f.reasons) != 0 {
+			t.Errorf("dials %v, values %q, reasons %q", f.dials, f.values, f.reasons)
 		}
 	})
 }
@@ -377,4 +429,27 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 			t.Errorf("reason %v", reason)
 		}
 	})
+}
+
+// A server that cannot prove who it is hears nothing, and the reason names nothing.
+func TestServerWithoutProof(t *testing.T) {
+	t.Parallel()
+	asked := false
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var reason error
+	counter.Follow(ctx, counter.Config{
+		URL: server.URL, Key: key, User: json.RawMessage(`17`), Counter: func(int64, bool) {},
+		Retrying: func(err error) {
+			reason = err
+			cancel()
+		},
+	})
+	server.Close()
+	if asked || reason == nil || reason.Error() != "no connection" {
+		t.Errorf("asked %v, reason %v", asked, reason)
+	}
 }

@@ -27,6 +27,15 @@ type Rate struct {
 // IsZero reports whether there is no limit.
 func (r Rate) IsZero() bool { return r == Rate{} }
 
+// In is how many calls the rate allows in a time that is longer or shorter than
+// its own, rounded down. It is 0 where there is no limit.
+func (r Rate) In(d time.Duration) int {
+	if r.IsZero() {
+		return 0
+	}
+	return int(float64(r.N) * float64(d) / float64(r.Per))
+}
+
 // String returns the notation that [Parse] reads: 500/5s, or 0 for no limit.
 func (r Rate) String() string {
 	if r.IsZero() {

@@ -47,6 +47,30 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestIn(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		rate string
+		in   time.Duration
+		want int
+	}{
+		{"0", time.Hour, 0},
+		{"20/1m", time.Minute, 20},
+		{"20/1m", 20 * time.Second, 6},
+		{"20/1m", time.Second, 0},
+		{"500/5s", time.Hour, 360_000},
+		{"1000000/1ms", 24 * time.Hour, 86_400_000_000_000},
+	} {
+		r, err := rate.Parse(tt.rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.In(tt.in); got != tt.want {
+			t.Errorf("%s in %v: got %d, want %d", tt.rate, tt.in, got, tt.want)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, says string }{

@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
 // folder is where a test keeps an accounts file and what it names.
@@ -136,6 +139,130 @@ func TestWorkerReloadsItsKey(t *testing.T) {
 		t.Errorf("the log says %v", line)
 	}
 	log.Line(t, func(line string) bool { return strings.Contains(line, `"account.opened"`) })
+	if strings.Contains(log.String(), canary) {
+		t.Errorf("the log shows a key:\n%s", log)
+	}
+}
+
+// TestWorkerReloadsKeysAndRates: of an account that stays, the file's key, the rate
+// and the paces of its channels take effect. A file that is not there, or a key's
+// that is not, changes nothing, and what was running goes on.
+func TestWorkerReloadsKeysAndRates(t *testing.T) {
+	t.Parallel()
+	const channel = simulator.ChannelWhatsApp
+	sim := relaytest.Vendor(t, simulator.Config{Keys: []string{canary + "-new"}})
+	account := func(rest string) string { return "accounts: [{name: main, apiKeyFile: main.key" + rest + "}]" }
+	f := newFolder(t, map[string]string{
+		"accounts.yaml": account(", rate: 3/24h, channels: {" + channel + ": {bulkRate: 1/24h}}"), "main.key": canary + "-old",
+	})
+	log := relaytest.NewOutput()
+	node := queuetest.Server(t)
+	w := buildWorker(t, map[string]string{
+		"WAZZUP_ACCOUNTS_FILE": f.file("accounts.yaml"), "WAZZUP_API_URL": sim.URL(), "ADMIN_ADDR": free, "NATS_URL": node.URL(),
+		"WAZZUP_CHANNELS_POLL": "24h", "WAZZUP_BULK_RATE": "0", // each reading of the list is a request
+	}, log)
+	start(t, w)
+	log.Line(t, func(line string) bool { return strings.Contains(line, `"account.closed"`) })
+	refused := 0
+	refuse := func(want string) {
+		t.Helper()
+		refused++
+		if err := w.Reload(); err == nil {
+			t.Fatal("it was taken")
+		}
+		log.Line(t, func(string) bool { return strings.Count(log.String(), `"configuration_not_reloaded"`) >= refused })
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q", want)
+		}
+	}
+	reload := func() {
+		t.Helper()
+		if err := w.Reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(name string) {
+		t.Helper()
+		if err := os.Remove(f.file(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := func(n int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := sim.Wait(ctx, func(v *simulator.View) bool { return v.Accepted >= n }); err != nil {
+			t.Fatalf("waited in vain for %d messages: %+v", n, sim.View())
+		}
+	}
+
+	// The key: the account goes on with the new one.
+	file := account(", rate: 3/24h, channels: {" + channel + ": {bulkRate: 1/24h}}")
+	gone("accounts.yaml")
+	refuse("accounts.yaml: the file that it names cannot be read: no such file or directory")
+	f.write("accounts.yaml", file)
+	gone("main.key")
+	refuse("accounts[0].apiKeyFile")
+	f.write("main.key", canary+"-new")
+	reload()
+	log.Line(t, func(line string) bool { return strings.Contains(line, `"account.opened"`) })
+
+	nc := queuetest.Conn(t, node)
+	publisher, err := queue.NewPublisher(nc, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// waits until a lane's next command waits at a gate.
+	waits := func(gate string) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for timeout := time.After(20 * time.Second); ; {
+			answer, err := nc.Request(schema.APISubject("main", "lanes.list"), nil, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(answer.Data), `"gate":"`+gate+`"`) {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-timeout:
+				t.Fatalf("nothing waits at the gate %s: %s", gate, answer.Data)
+			}
+		}
+	}
+	publish := func(kind schema.Kind, channel string) {
+		t.Helper()
+		if _, err := publisher.Send(t.Context(), kind, channel, []byte(`{"chatType":"whatsapp","chatId":"79998887766","text":"x"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The rate: two readings of the channel list and a message were all.
+	publish(schema.KindSend, channel)
+	publish(schema.KindSend, channel)
+	sent(1)
+	waits("window")
+	f.write("accounts.yaml", account(", rate: 100/1s, channels: {"+channel+": {bulkRate: 1/24h}}"))
+	reload()
+	sent(2)
+	// The pace of one channel; the others have the program's own.
+	publish(schema.KindBulk, channel)
+	sent(3)
+	publish(schema.KindBulk, channel)
+	publish(schema.KindBulk, simulator.ChannelWhatsApp2)
+	sent(4)
+	waits("pace")
+	f.write("accounts.yaml", account(", rate: 100/1s, channels: {"+channel+": {bulkRate: 1/1s}}"))
+	gone("main.key")
+	refuse("accounts[0].apiKeyFile")
+	sends := sim.Sends()
+	if last := sends[len(sends)-1]; len(sends) != 4 || last.ChannelID != simulator.ChannelWhatsApp2 {
+		t.Errorf("the paced channel has sent again: %+v", sends)
+	}
+	f.write("main.key", canary+"-new")
+	reload()
+	sent(5)
 	if strings.Contains(log.String(), canary) {
 		t.Errorf("the log shows a key:\n%s", log)
 	}

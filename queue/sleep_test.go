@@ -1,0 +1,198 @@
+package queue_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
+	"github.com/wazzup-relay/wazzup-relay/schema"
+)
+
+// state waits until the command stream has so many consumers and messages.
+func (a *account) state(t *testing.T, consumers int, messages uint64) {
+	t.Helper()
+	s, err := a.js.Stream(t.Context(), a.topology.Commands())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		info, err := s.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Consumers == consumers && info.State.Msgs == messages {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatalf("%d consumers and %d messages, want %d and %d", info.State.Consumers, info.State.Msgs, consumers, messages)
+		}
+	}
+}
+
+func ack(t *testing.T, deliveries ...*queue.Delivery) {
+	t.Helper()
+	for _, d := range deliveries {
+		if err := d.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A source that sleeps has no consumer and gets nothing; what is in hand can be
+// acknowledged all the same. It wakes when something is wanted, with what was
+// unfinished first.
+func TestSleepingSource(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	in, got := newIntake(t, a, "e1")
+	s := openSend(t, in, a)
+	publish(t, a, 0, 3)
+	s.Want(10)
+	held := receive(t, got, 3)
+	ack(t, held[0])
+	a.state(t, 1, 2)
+
+	s.Sleep()
+	s.Sleep() // again: nothing new
+	a.state(t, 0, 2)
+	if n := s.Wanted(); n != 0 {
+		t.Errorf("%d wanted of a source that sleeps", n)
+	}
+	ack(t, held[1])
+	a.state(t, 0, 1)
+	publish(t, a, 3, 5)
+	in.Reset() // a reconnect wakes nobody
+	s.Check(3)
+	a.state(t, 0, 3)
+
+	s.Want(10)
+	again := receive(t, got, 3)
+	if seqs := sequences(again); !slices.Equal(seqs, []uint64{3, 4, 5}) {
+		t.Errorf("awake it got %v, want 3 4 5", seqs)
+	}
+	held[2].Replace(again[0])
+	ack(t, held[2], again[1], again[2])
+	a.state(t, 1, 0)
+	select {
+	case d := <-got:
+		t.Errorf("%d was delivered as well", d.Seq)
+	default:
+	}
+}
+
+// A lane that is closed when it is found has no consumer before it opens.
+func TestOpenAsleep(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	in, got := newIntake(t, a, "e1")
+	publish(t, a, 0, 2)
+	filter := schema.SendSubject("main", schema.KindSend, channel)
+	never, err := in.OpenAsleep(a.topology.Commands(), filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := never.Close(t.Context()); err != nil {
+		t.Errorf("close a source that never woke: %v", err)
+	}
+	s, err := in.OpenAsleep(a.topology.Commands(), filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.state(t, 0, 2)
+	s.Want(5)
+	ack(t, receive(t, got, 2)...)
+	a.state(t, 1, 0)
+	s.Sleep()
+	if err := s.Close(t.Context()); err != nil {
+		t.Errorf("close a source that sleeps: %v", err)
+	}
+	a.state(t, 0, 0)
+}
+
+// Whoever puts a source to sleep and wakes it in quick turns loses nothing, and
+// gets everything in order.
+func TestSleepAndWakeInTurns(t *testing.T) {
+	t.Parallel()
+	const total = 200
+	a := newAccount(t, queuetest.Server(t))
+	in, got := newIntake(t, a, "e1")
+	s := openSend(t, in, a)
+	publish(t, a, 0, total)
+	for turn, next := 0, uint64(1); next <= total; turn++ {
+		s.Want(4)
+		for turn%3 > 0 {
+			d := receive(t, got, 1)[0]
+			if d.Seq > next {
+				t.Fatalf("got %d, want %d first", d.Seq, next)
+			}
+			ack(t, d) // if it came again, the consumer that was told went with it
+			s.Want(1)
+			if d.Seq == next {
+				next++
+				break
+			}
+		}
+		s.Sleep()
+		for len(got) > 0 { // it comes again
+			<-got
+		}
+	}
+	s.Want(total)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for { // what was acknowledged to a consumer that was gone
+		select {
+		case d := <-got:
+			ack(t, d)
+		case <-tick.C:
+			left, err := in.Waiting(t.Context(), a.topology.Commands(), ">")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(left) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// An acknowledgement while its source sleeps deletes the very message that was
+// delivered: not another one that has its sequence in a stream that was made anew.
+func TestSleepingSourceDeletesItsOwn(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	in, got := newIntake(t, a, "e1")
+	s := openSend(t, in, a)
+	publish(t, a, 0, 2)
+	s.Want(2)
+	held := receive(t, got, 2)
+	s.Sleep()
+	a.state(t, 0, 2)
+	st, err := a.js.Stream(t.Context(), a.topology.Commands())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := st.CachedInfo().Config
+	if err := a.js.DeleteStream(t.Context(), cfg.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, a, 2, 4)
+	ack(t, held...)
+	in.Close() // waits for what it began
+	info, err := a.js.Stream(t.Context(), cfg.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := info.CachedInfo().State.Msgs; n != 2 {
+		t.Errorf("%d messages are left, want both that came later", n)
+	}
+}
