@@ -66,6 +66,19 @@ func ReceiveRetired(d *queue.Delivery) int {
 	return len(o.commands) + f.held
 }
 
+// IdleFor reports whether a lane that had its last work at the first of these moments,
+// in which it was looked at, is retired by the last of them.
+func IdleFor(looks ...time.Time) bool {
+	o := &owner{cfg: Config{}.withDefaults(), lanes: make(map[laneKey]*lane), feeds: make(map[*queue.Source]*feed)}
+	key := laneKey{classBulk, "a0000000-0000-4000-8000-000000000001"}
+	o.lanes[key] = &lane{key: key}
+	o.rounds = 1 // its commands were found in the round before
+	for _, now := range looks {
+		o.takeIdle(now)
+	}
+	return o.lanes[key] == nil
+}
+
 // Fill opens the judgement of a stream's size to tests.
 type Fill struct{ f fill }
 

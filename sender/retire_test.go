@@ -102,6 +102,19 @@ func TestIdleLaneIsRetired(t *testing.T) {
 	}
 }
 
+// Ten minutes are what it takes unless a test is in a hurry.
+func TestIdleLaneIsRetiredAfterTenMinutes(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(0, 0)
+	last := start.Add(10 * time.Minute)
+	if sender.IdleFor(start, start.Add(5*time.Minute), last.Add(-1)) {
+		t.Error("a lane was retired before it was idle for ten minutes")
+	}
+	if !sender.IdleFor(start, start.Add(5*time.Minute), last) {
+		t.Error("a lane is there after ten idle minutes")
+	}
+}
+
 // The gate of a channel outlives its lane: what comes later for the closed channel
 // waits on disk, with its lane left open, until the channel is active.
 func TestRetiredLaneStaysClosed(t *testing.T) {
