@@ -199,6 +199,31 @@ func TestCommandsWhileLanesRetire(t *testing.T) {
 	})
 }
 
+// A lane whose commands are all parked has nothing in its stream, and stays until the
+// last of them has gone.
+func TestLaneWithParkedCommandsStays(t *testing.T) {
+	t.Parallel()
+	const many = 25
+	r := newRig(t)
+	cfg := sender.Hasty(r.config(), 50*time.Millisecond)
+	cfg.ReconcileWait = 500 * time.Millisecond
+	r.loseFirst("w00")
+	r.slow(200 * time.Millisecond)
+	for i := range many {
+		id := fmt.Sprintf("w%02d", i)
+		r.bulkOn(simulator.ChannelWhatsApp, id, waitingChat, id)
+	}
+	r.start(cfg)
+	r.event("w00", schema.StateDead)
+	if n := r.deferred(); n < 5 {
+		t.Fatalf("only %d commands are parked", n)
+	}
+	r.finals(many)
+	r.inOrder(many)
+	r.deferredEmptied()
+	r.retired(simulator.ChannelWhatsApp)
+}
+
 // What was on its way while its lane was retired is left to the lane's next
 // consumer: it is neither kept nor acknowledged.
 func TestDeliveryOfARetiredLane(t *testing.T) {
