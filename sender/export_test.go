@@ -61,16 +61,34 @@ func GuardPer(cfg Config, per time.Duration) Config {
 	return cfg
 }
 
-// ReceiveRetired takes in what arrives from a feed that is retired just then, and
+// ReceiveRetired takes in what arrives from a lane that is retired just then, and
 // returns how much of it was kept.
 func ReceiveRetired(d *queue.Delivery) int {
 	o := &owner{
-		cfg: Config{}.withDefaults(), topology: &queue.Topology{Names: queue.Names{Account: "main"}},
-		commands: make(map[identity]*command),
+		cfg: Hasty(Config{}, 1).withDefaults(), topology: &queue.Topology{Names: queue.Names{Account: "main"}},
+		commands: make(map[identity]*command), lanes: make(map[laneKey]*lane), feeds: make(map[*queue.Source]*feed), rounds: 1,
 	}
-	f := &feed{retired: true}
-	o.receive(d, f, &lane{})
-	return len(o.commands) + f.held
+	l := &lane{key: laneKey{classBulk, "a0000000-0000-4000-8000-000000000001"}}
+	f := &feed{lane: l}
+	l.feeds = append(l.feeds, f)
+	o.lanes[l.key] = l
+	o.takeIdle(time.Unix(0, 0))
+	o.takeIdle(time.Unix(1, 0))
+	o.receive(d, f, l)
+	return len(o.commands) + f.held + len(o.lanes)
+}
+
+// IdleFor reports whether a lane that had its last work at the first of these moments,
+// in which it was looked at, is retired by the last of them.
+func IdleFor(looks ...time.Time) bool {
+	o := &owner{cfg: Config{}.withDefaults(), lanes: make(map[laneKey]*lane), feeds: make(map[*queue.Source]*feed)}
+	key := laneKey{classBulk, "a0000000-0000-4000-8000-000000000001"}
+	o.lanes[key] = &lane{key: key}
+	o.rounds = 1 // its commands were found in the round before
+	for _, now := range looks {
+		o.takeIdle(now)
+	}
+	return o.lanes[key] == nil
 }
 
 // Fill opens the judgement of a stream's size to tests.

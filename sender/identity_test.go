@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -270,30 +269,8 @@ func TestLostLeaseIsTakenAgain(t *testing.T) {
 	r := newRig(t)
 	r.start(r.config())
 	r.states(r.send("before", phone, "x"))
-	kv, err := r.js.KeyValue(t.Context(), "wazzup-owners")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i := range 2 {
-		before, err := kv.Get(t.Context(), "main")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := kv.Delete(t.Context(), "main"); err != nil {
-			t.Fatal(err)
-		}
-		w, err := kv.Watch(t.Context(), "main")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for e := range w.Updates() {
-			if e != nil && e.Operation() == jetstream.KeyValuePut && e.Revision() > before.Revision() {
-				break
-			}
-		}
-		if err := w.Stop(); err != nil {
-			t.Fatal(err)
-		}
+		r.loseLease()
 		id := fmt.Sprint("after-", i)
 		if got := r.states(r.send(id, phone, "x")); len(got) != 1 || got[0] != schema.StateSent {
 			t.Errorf("%s: got %v, want only sent", id, got)

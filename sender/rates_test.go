@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/wazzup-relay/wazzup-relay/internal/rate"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -77,31 +79,49 @@ func holdsTo(t *testing.T, requests []time.Time, limit rate.Rate) {
 func TestRatesAcrossOwners(t *testing.T) {
 	t.Parallel()
 	const n = 12
-	limit, spacing := rate.Rate{N: n, Per: 6 * time.Second}, 12*time.Second
-	for _, dies := range []bool{false, true} {
-		t.Run(map[bool]string{false: "hand-over", true: "death"}[dies], func(t *testing.T) {
+	limit, longer, spacing := rate.Rate{N: n, Per: 6 * time.Second}, rate.Rate{N: n, Per: 8 * time.Second}, 12*time.Second
+	for _, tt := range []struct {
+		name  string
+		limit rate.Rate // of the next owner
+		blind bool      // the next owner is not told
+	}{
+		{"hand-over", limit, false},
+		{"hand-over to a slower rate", longer, false},
+		{"death", limit, true},
+		{"lost lease", limit, false},
+		{"removed by a reload, and named again", limit, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			cfg := r.config()
 			cfg.Rate, cfg.BulkRate, cfg.ChannelsPoll = limit, rate.Rate{N: 1, Per: spacing}, time.Hour
-			first := r.startDoomed(cfg)
+			w, stop, kill := r.killable(cfg)
 			r.channelsRead()
 			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, 2)
 			r.reached("the first paced message", func(v *simulator.View) bool { return v.Sends == 1 })
 			r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, n)
 			r.reached("the window's limit", func(v *simulator.View) bool { return v.Requests == n })
 			r.finals(n - 1) // nothing is in doubt
-			if dies {
-				first.die()
-			} else {
-				first.stop()
-			}
+			cfg.Rate = tt.limit
 			left := time.Now()
-			r.start(cfg)
+			switch tt.name {
+			case "death":
+				kill()
+				r.start(cfg)
+			case "lost lease":
+				r.loseLease()
+			case "removed by a reload, and named again":
+				reload(t, w)
+				reload(t, w, cfg)
+			default:
+				stop()
+				r.start(cfg)
+			}
 			r.finals(n + 2)
 
 			requests, _ := r.requestTimes()
-			holdsTo(t, requests, limit)
+			holdsTo(t, requests, tt.limit)
 			var bulk []time.Time
 			for _, s := range r.sim.Sends() {
 				if s.Text == textBulk {
@@ -112,10 +132,38 @@ func TestRatesAcrossOwners(t *testing.T) {
 				t.Errorf("the second paced message came after %v, want %v at least", gap, spacing)
 			}
 			// What is known of is not waited for twice.
-			if next := requests[n]; dies == next.Before(left.Add(limit.Per)) {
+			if next := requests[n]; tt.blind == next.Before(left.Add(tt.limit.Per)) {
 				t.Errorf("the next owner's first call came %v after the former one's end", next.Sub(left))
 			}
 		})
+	}
+}
+
+// loseLease has the account's lease deleted, and waits until it is taken again.
+func (r *rig) loseLease() {
+	r.t.Helper()
+	kv, err := r.js.KeyValue(r.t.Context(), "wazzup-owners")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	before, err := kv.Get(r.t.Context(), "main")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := kv.Delete(r.t.Context(), "main"); err != nil {
+		r.t.Fatal(err)
+	}
+	w, err := kv.Watch(r.t.Context(), "main")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for e := range w.Updates() {
+		if e != nil && e.Operation() == jetstream.KeyValuePut && e.Revision() > before.Revision() {
+			break
+		}
+	}
+	if err := w.Stop(); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

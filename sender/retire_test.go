@@ -102,6 +102,19 @@ func TestIdleLaneIsRetired(t *testing.T) {
 	}
 }
 
+// Ten minutes are what it takes unless a test is in a hurry.
+func TestIdleLaneIsRetiredAfterTenMinutes(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(0, 0)
+	last := start.Add(10 * time.Minute)
+	if sender.IdleFor(start, start.Add(5*time.Minute), last.Add(-1)) {
+		t.Error("a lane was retired before it was idle for ten minutes")
+	}
+	if !sender.IdleFor(start, start.Add(5*time.Minute), last) {
+		t.Error("a lane is there after ten idle minutes")
+	}
+}
+
 // The gate of a channel outlives its lane: what comes later for the closed channel
 // waits on disk, with its lane left open, until the channel is active.
 func TestRetiredLaneStaysClosed(t *testing.T) {
@@ -179,6 +192,31 @@ func TestCommandsWhileLanesRetire(t *testing.T) {
 	r.consumers("all of them to be retired", func(all map[string]*jetstream.ConsumerInfo) bool {
 		return !slices.ContainsFunc(channels, func(id string) bool { return all[laneOf(schema.KindBulk, id)] != nil })
 	})
+}
+
+// A lane whose commands are all parked has nothing in its stream, and stays until the
+// last of them has gone.
+func TestLaneWithParkedCommandsStays(t *testing.T) {
+	t.Parallel()
+	const many = 25
+	r := newRig(t)
+	cfg := sender.Hasty(r.config(), 50*time.Millisecond)
+	cfg.ReconcileWait = 500 * time.Millisecond
+	r.loseFirst("w00")
+	r.slow(200 * time.Millisecond)
+	for i := range many {
+		id := fmt.Sprintf("w%02d", i)
+		r.bulkOn(simulator.ChannelWhatsApp, id, waitingChat, id)
+	}
+	r.start(cfg)
+	r.event("w00", schema.StateDead)
+	if n := r.deferred(); n < 5 {
+		t.Fatalf("only %d commands are parked", n)
+	}
+	r.finals(many)
+	r.inOrder(many)
+	r.deferredEmptied()
+	r.retired(simulator.ChannelWhatsApp)
 }
 
 // What was on its way while its lane was retired is left to the lane's next

@@ -83,7 +83,21 @@ func newRigOf(t *testing.T, vendor simulator.Config) *rig {
 		t.Fatal(err)
 	}
 	r.collect("main")
+	r.nothingIsNaked()
 	return r
+}
+
+// nothingIsNaked fails the test if a command is refused to wait: it would come back
+// behind others, and be delivered again and again.
+func (r *rig) nothingIsNaked() {
+	r.t.Helper()
+	const advisories = "$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED."
+	_, err := r.nc.Subscribe(advisories+">", func(m *nats.Msg) {
+		r.t.Errorf("a command was nak'd: %s", strings.TrimPrefix(m.Subject, advisories))
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // limits are small, so that a test never depends on the machine's disk.
