@@ -65,7 +65,8 @@ func (r *rig) flood(kind schema.Kind, channel string, n int) {
 	r.t.Helper()
 	for i := range n {
 		body := fmt.Appendf(nil, `{"chatType":"whatsapp","chatId":"7900%07d","text":%q}`, i, kind)
-		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}); err != nil {
+		m := &nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}
+		if _, err := r.js.PublishMsgAsync(m, jetstream.WithStallWait(30*time.Second)); err != nil { // its own patience is short
 			r.t.Fatal(err)
 		}
 	}
