@@ -65,7 +65,7 @@ func (r *rig) flood(kind schema.Kind, channel string, n int) {
 	r.t.Helper()
 	for i := range n {
 		body := fmt.Appendf(nil, `{"chatType":"whatsapp","chatId":"7900%07d","text":%q}`, i, kind)
-		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}); err != nil {
+		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}, jetstream.WithStallWait(30*time.Second)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -105,7 +105,7 @@ func TestBacklogStaysOnDisk(t *testing.T) {
 		lanes, each int
 		most        int // in hand, of all lanes together
 	}{
-		{"one lane", 1, 5000, 256},
+		{"one lane", 1, 5000, 300},
 		{"many lanes", 200, 256, 200 * 128}, // those that come first ask for more than their part
 	} {
 		t.Run(tt.name, func(t *testing.T) {
