@@ -40,17 +40,10 @@ func (o *owner) askWith(ctx context.Context, closed func() error, call func(cont
 	v := Classify(FamilyQuery, a)
 	done(a.Fault != wazzup.FaultRequest && a.Fault != wazzup.FaultKey, v)
 	o.metrics.called(ctx, FamilyQuery, v.Class, a.Phase, time.Since(start))
-	switch v.Action {
-	case ActionAccept:
+	if v.Action == ActionAccept {
 		return a, nil
-	case ActionPauseAccount:
-		o.mu.Lock()
-		o.pauseAccount(a)
-		o.mu.Unlock()
-	case ActionCloseAccount:
-		o.pollSoon() // the channel list decides whether the account is closed
-	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
 	}
+	o.refusedQuery(a, v, start)
 	return a, vendorFault(a, v)
 }
 

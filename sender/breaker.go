@@ -256,6 +256,18 @@ func (b *Breakers) Blocked(family Family, channelID string) (retryAt time.Time, 
 	return time.Time{}, false
 }
 
+// Opened reports whether a breaker of the channel's calls is open, so that what was
+// allowed before it opened and has not begun must ask anew.
+func (b *Breakers) Opened(family Family, channelID string) bool {
+	if b.open.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	channel := b.channels[breakerKey{family, channelID}]
+	return b.families[family].state == gobreaker.StateOpen || channel != nil && channel.state == gobreaker.StateOpen
+}
+
 // ChannelClosed reports whether nothing but the family's own breaker can refuse a
 // channel's call.
 func (b *Breakers) ChannelClosed(family Family, channelID string) bool {

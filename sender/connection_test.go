@@ -25,6 +25,10 @@ type cutter struct {
 	ln     net.Listener
 	target string
 	cut    func(toClient bool, frame []byte) bool
+	// hold returns until when a frame is held back while those after it pass; nil: it
+	// is not. nil: none ever is.
+	hold func(toClient bool, frame []byte) <-chan struct{}
+
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -99,12 +103,28 @@ func (c *cutter) pipe(from, to net.Conn, toClient bool) {
 
 func (c *cutter) passOn(from, to net.Conn, toClient bool) {
 	r := bufio.NewReader(from)
+	var writing sync.Mutex
 	for {
 		frame, err := readFrame(r)
 		if err != nil || c.cut(toClient, frame) {
 			return
 		}
-		if _, err := to.Write(frame); err != nil {
+		write := func() error {
+			writing.Lock()
+			defer writing.Unlock()
+			_, err := to.Write(frame)
+			return err
+		}
+		if c.hold != nil {
+			if until := c.hold(toClient, frame); until != nil {
+				c.wg.Go(func() {
+					<-until
+					_ = write() // the connection may be gone by then
+				})
+				continue
+			}
+		}
+		if write() != nil {
 			return
 		}
 	}

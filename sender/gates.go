@@ -283,15 +283,18 @@ func (o *owner) wakeAt(at time.Time) {
 	})
 }
 
-// refused closes what the vendor's answer says is closed.
-func (o *owner) refused(c *command, v Verdict, e *schema.Error) {
+// refused closes what the vendor's answer says is closed. A call that began before
+// the last opening says nothing of what is open now.
+func (o *owner) refused(c *command, v Verdict, e *schema.Error, began time.Time) {
 	switch v.Action {
 	case ActionCloseChannel:
-		if c.lane.channel != nil {
-			o.closeChannel(c.lane.channel, e.Code, v.Reopens, v.Probe, time.Now())
+		if g := c.lane.channel; g != nil && !began.Before(g.lastClosed.until) {
+			o.closeChannel(g, e.Code, v.Reopens, v.Probe, time.Now())
 		}
 	case ActionCloseAccount:
-		o.closeAccount(e.Code)
+		if !began.Before(o.lastClosed.until) {
+			o.closeAccount(e.Code)
+		}
 	case ActionAccept, ActionReject, ActionRetry, ActionRetryLimited, ActionPauseAccount, ActionUnknown:
 	}
 }
@@ -415,13 +418,24 @@ func (o *owner) closeAccount(code string) {
 	if o.closed != nil {
 		return
 	}
+	o.refusals++
+	o.shutAccount(code)
+	if o.refusals > 1 {
+		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
+	}
+}
+
+// shutAccount is closeAccount for the refusal of a call that is no command's: it
+// doubles nothing, since anybody can make many requests, and the channel list, which
+// is read at once, decides.
+func (o *owner) shutAccount(code string) {
+	if o.closed != nil {
+		return
+	}
 	now := time.Now()
 	o.closings++
 	o.closed = &closure{code: code, since: now, began: now, opensOn: ReopenOnAccount}
 	o.shutAll(nil)
-	if o.refusals++; o.refusals > 1 {
-		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
-	}
 	opensOn := o.closed.opensOn
 	o.keepGate(&o.keeper, func() { o.ops(schema.OpsAccountClosed, "", code, opensOn) })
 	o.pollSoon()
