@@ -115,6 +115,8 @@ type owner struct {
 	refusals     int    // of the account, in a row
 	keeper       keeper // of the account's gate
 	replay       map[string]channelWord
+	replayed     chan struct{} // closed when the last stored word on each channel is known
+	caughtUp     func()        // closes it
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
 	wake         *time.Timer
@@ -146,6 +148,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		statuses:  newStatuses(),
 		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
+		replayed:  make(chan struct{}),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -165,6 +168,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		noncePrefix: nuid.Next()[12:],
 	}
 	o.keeper.record = o.accountRecord
+	o.caughtUp = sync.OnceFunc(func() { close(o.replayed) })
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())

@@ -139,7 +139,7 @@ func (o *owner) followStatuses(ctx context.Context) error {
 	if from > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from+1
 	}
-	if err := o.follow(ctx, cfg, o.statusEvent); err != nil {
+	if _, err := o.follow(ctx, cfg, o.statusEvent); err != nil {
 		return fmt.Errorf("follow statuses: %w", err)
 	}
 	return nil
