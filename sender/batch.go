@@ -128,7 +128,7 @@ func (o *owner) sift(b *batch) bool {
 		}
 		return false
 	}
-	if o.shutMeanwhile(b.lane) {
+	if o.shutMeanwhile(b.lane, false) {
 		return false
 	}
 	for _, c := range b.commands {

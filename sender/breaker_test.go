@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
@@ -354,6 +355,55 @@ func TestBreakers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A breaker that a former owner left open lets one probe through after its first
+// wait; its waits go on from where they were, and only its end is told.
+func TestBreakersRestored(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		former := newBreakerBench(t, sender.BreakerConfig{})
+		former.calls(5, "c1", ofChan)
+		since := time.Now()
+		for _, wait := range []time.Duration{5 * time.Second, 10 * time.Second} { // two probes fail
+			time.Sleep(wait + time.Nanosecond)
+			former.call("c1", ofChan)
+		}
+		for i := range 3 { // the tenth fault in a row
+			former.call(fmt.Sprint("c", 2+i%2), ofChan)
+		}
+		left := former.b.Broken()
+		if len(left) != 2 {
+			t.Fatalf("left: %+v, want the channel's and the family's", left)
+		}
+
+		b := newBreakerBench(t, sender.BreakerConfig{})
+		for _, one := range left {
+			b.b.Restore(one)
+			b.b.Restore(one) // twice is once
+		}
+		b.told()
+		b.refused("c1", 5*time.Second)
+		b.refused("c9", 5*time.Second)
+		if got := b.b.Since(sender.FamilySend, "c1"); !got.Equal(since) {
+			t.Errorf("open since %v, want %v", got, since)
+		}
+		if !b.b.Opened(sender.FamilySend, "c9") || b.b.Opened(sender.FamilyQuery, "") {
+			t.Error("not the family that was open is")
+		}
+		time.Sleep(5*time.Second + time.Nanosecond)
+		probe := b.allow("c9")
+		b.refused("c8", time.Second) // one probe
+		probe(true, sender.Verdict{Breaker: healthy})
+		b.told("close send")
+		b.call("c1", ofChan)
+		b.told("again c1")
+		b.refused("c1", 40*time.Second) // its fourth wait
+		if next := b.b.Broken(); len(next) != 1 || next[0].Channel != "c1" || next[0].Times != 4 {
+			t.Errorf("left: %+v", next)
+		}
+		b.b.Restore(queue.Broken{Family: "another"})
+	})
 }
 
 // TestBreakersMayBeAskedByTheirListener: the lock is released before anybody is

@@ -95,7 +95,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 		}
 	}
 	if v.SpamBrake {
-		o.ratedAsSpam(c.channelID())
+		o.ratedAsSpam(c.channelID(), "")
 	}
 	if v.OpsUnknownCode {
 		o.ops(schema.OpsVendorUnknownCode, c.channelID(), ErrorCode(a), "")

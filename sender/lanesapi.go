@@ -182,7 +182,7 @@ func (o *owner) laneItem(key laneKey, backlog uint64) LaneItem {
 		p := g.paused[key.class]
 		closedBy(laneStatePaused, p.by, p.opensOn(), p.since)
 	case broken:
-		item.State, item.Reason, item.OpensOn = laneStateClosed, "breaker", "a probe at "+schema.FormatTime(retryAt)
+		closedBy(laneStateClosed, "breaker", "a probe at "+schema.FormatTime(retryAt), o.breakers.Since(family, channelID))
 	case l != nil && l.clock.gate != gateNone && l.ready.len() > 0:
 		item.Gate = l.clock.gate.String()
 	}

@@ -110,7 +110,8 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
-	closings     int // how often it was closed
+	reopening    bool // that it opens is being stored, and takes effect then
+	closings     int  // how often it was closed
 	lastClosed   closedSpan
 	refusals     int    // of the account, in a row
 	keeper       keeper // of the account's gate

@@ -378,6 +378,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 	case statusSaysNothing:
 		return statusDone, nil
 	case statusRecorded:
+		o.lateWord(x.ChannelID, s) // a crash may have come first
 		return statusDone, o.tellStatusAgain(ctx, x, last)
 	case statusTold:
 	}
@@ -396,7 +397,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return 0, err
 	}
 	o.metrics.published(o.ctx, x.Kind, s.late.State)
-	o.lateWord(x.ChannelID, s.late)
+	o.lateWord(x.ChannelID, s)
 	return statusDone, o.publishStatus(x, s.late.State, body)
 }
 

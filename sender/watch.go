@@ -133,15 +133,16 @@ type channelWord struct {
 	learned time.Time
 }
 
-// breakerChanged tells operators of a breaker.
+// breakerChanged stores which breakers are open, for the next owner, and tells
+// operators of one. The breakers call it from within Allow and done, under the
+// owner's mutex.
 func (o *owner) breakerChanged(change BreakerChange) {
-	if change.Again {
-		return // it was told when it opened
-	}
-	name, opensOn := schema.OpsBreakerClosed, ""
+	e := schema.OpsEvent{Name: schema.OpsBreakerClosed, ChannelID: change.Channel, Reason: string(change.Family)}
 	if change.Open {
-		name, opensOn = schema.OpsBreakerOpened, "a probe at "+schema.FormatTime(change.RetryAt)
+		e.Name, e.OpensOn = schema.OpsBreakerOpened, "a probe at "+schema.FormatTime(change.RetryAt)
 	}
-	// The breaker calls back from within Allow and done, under the owner's mutex.
-	o.ops(name, change.Channel, string(change.Family), opensOn)
+	if !change.Again { // it was told when it opened
+		o.noteOps(&o.keeper, e)
+	}
+	o.keepGate(&o.keeper, nil)
 }
