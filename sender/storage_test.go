@@ -119,8 +119,9 @@ func TestEachStreamIsToldOnceByAllOwners(t *testing.T) {
 	cfg := sender.Hasty(r.config(), time.Hour)
 	cfg.ChannelsPoll = time.Hour
 	cfg.Limits = queue.Limits{CommandBytes: 64 << 10, RecordBytes: 4 << 20, DeferredBytes: 64 << 10, DeadBytes: 64 << 10}
-	body := func(id string, at string) []byte {
-		return fmt.Appendf(nil, `{"id":%q,"chatType":"whatsapp","chatId":%q,"text":%q%s}`, id, phone, strings.Repeat("x", 1000), at)
+	// A chat for each, or those in hand would be parked.
+	body := func(id string, n int, at string) []byte {
+		return fmt.Appendf(nil, `{"id":%q,"chatType":"whatsapp","chatId":"7900000%04d","text":%q%s}`, id, n, strings.Repeat("x", 1000), at)
 	}
 	full := func(name string) bool {
 		s, err := r.js.Stream(t.Context(), name)
@@ -139,13 +140,13 @@ func TestEachStreamIsToldOnceByAllOwners(t *testing.T) {
 	r.laneRequest("pause", "")
 	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	for i := 0; !full("wazzup-main-deferred"); i++ {
-		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp2, body(fmt.Sprint("d-", i), `,"sendAt":"`+later+`"`)); err != nil {
+		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp2, body(fmt.Sprint("d-", i), i, `,"sendAt":"`+later+`"`)); err != nil {
 			t.Fatal(err)
 		}
 		r.emptied() // it is deferred
 	}
 	for i := 0; !full("wazzup-main-commands"); i++ {
-		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, body(fmt.Sprint("c-", i), "")); err != nil {
+		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, body(fmt.Sprint("c-", i), i, "")); err != nil {
 			t.Fatal(err)
 		}
 	}
