@@ -37,11 +37,22 @@ type cutter struct {
 
 func newCutter(t *testing.T, target string, cut func(toClient bool, frame []byte) bool) *cutter {
 	t.Helper()
+	return startCutter(t, &cutter{target: target, cut: cut})
+}
+
+// newHolder is a cutter that cuts nothing off, and holds frames back.
+func newHolder(t *testing.T, target string, hold func(toClient bool, frame []byte) <-chan struct{}) *cutter {
+	t.Helper()
+	return startCutter(t, &cutter{target: target, cut: func(bool, []byte) bool { return false }, hold: hold})
+}
+
+func startCutter(t *testing.T, c *cutter) *cutter {
+	t.Helper()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{ln: ln, target: strings.TrimPrefix(target, "nats://"), cut: cut}
+	c.ln, c.target = ln, strings.TrimPrefix(c.target, "nats://")
 	c.wg.Go(func() { c.serve(context.WithoutCancel(t.Context())) })
 	t.Cleanup(c.close)
 	return c

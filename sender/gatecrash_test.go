@@ -197,16 +197,15 @@ func TestOpeningIsStoredBeforeItTakesEffect(t *testing.T) {
 			r := newRig(t)
 			cfg := r.config()
 			cfg.ChannelsPoll = time.Hour
-			c := newCutter(t, r.srv.URL(), func(bool, []byte) bool { return false })
 			held, release := make(chan struct{}), make(chan struct{})
 			once := sync.OnceFunc(func() { close(held) })
-			c.hold = func(toClient bool, frame []byte) <-chan struct{} {
+			c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
 				if toClient || !bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) || !bytes.Contains(frame, []byte(`"name":"`+tt.gate+`"`)) {
 					return nil
 				}
 				once()
 				return release
-			}
+			})
 			r.startOn(queuetest.Conn(t, c), cfg)
 			r.states(r.send("warm", phone, "up"))
 			r.channelsRead()
@@ -243,16 +242,15 @@ func TestClosingOvertakesAnOpening(t *testing.T) {
 	r := newRig(t)
 	cfg := r.config()
 	cfg.ChannelsPoll = time.Hour
-	c := newCutter(t, r.srv.URL(), func(bool, []byte) bool { return false })
 	held, release := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(held) })
-	c.hold = func(toClient bool, frame []byte) <-chan struct{} {
+	c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
 		if toClient || !bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) || !bytes.Contains(frame, []byte(`"name":"lane.opened"`)) {
 			return nil
 		}
 		once()
 		return release
-	}
+	})
 	stop := r.startOn(queuetest.Conn(t, c), cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()

@@ -25,9 +25,8 @@ type heldClaim struct {
 func (r *rig) startHeld(cfg sender.Config, text string) *heldClaim {
 	r.t.Helper()
 	h := &heldClaim{held: make(chan struct{}), release: make(chan struct{})}
-	c := newCutter(r.t, r.srv.URL(), func(bool, []byte) bool { return false })
 	replies := make(chan []byte, 1)
-	c.hold = func(toClient bool, frame []byte) <-chan struct{} {
+	c := newHolder(r.t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
 		if !toClient && bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(text)) {
 			select {
 			case replies <- append([]byte(" "), append(bytes.Fields(frame)[2], ' ')...):
@@ -49,7 +48,7 @@ func (r *rig) startHeld(cfg sender.Config, text string) *heldClaim {
 		}
 		close(h.held)
 		return h.release
-	}
+	})
 	r.startOn(queuetest.Conn(r.t, c), cfg)
 	return h
 }

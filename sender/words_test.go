@@ -24,16 +24,15 @@ func TestWordOfUnownedTimesComesBeforeTheFirstCall(t *testing.T) {
 	if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp2, []byte(other)); err != nil {
 		t.Fatal(err)
 	}
-	c := newCutter(t, r.srv.URL(), func(bool, []byte) bool { return false })
 	release := make(chan struct{})
 	once := sync.OnceFunc(func() { close(release) })
-	c.hold = func(toClient bool, frame []byte) <-chan struct{} {
+	c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
 		if !toClient || !bytes.Contains(frame, []byte(`"state":"notEnoughMoney"`)) {
 			return nil
 		}
 		time.AfterFunc(500*time.Millisecond, once) // time for the calls that must not be made
 		return release
-	}
+	})
 	r.startOn(queuetest.Conn(t, c), r.config())
 	r.event("other", schema.StateSent)
 	r.ops(schema.OpsLaneClosed)
