@@ -23,10 +23,28 @@ type GateRecord struct {
 	Refusals int     `json:"r,omitempty"` // in a row
 
 	Paused map[string]*Paused `json:"p,omitempty"`  // by class
-	Spam   []int64            `json:"sp,omitempty"` // when messages were rated as spam, Unix milliseconds
-	Until  int64              `json:"u,omitempty"`  // of the account: a 429 holds it until then, Unix milliseconds
+	Spam   []SpamMark         `json:"sm,omitempty"` // messages that were rated as spam
+
+	// Of the account.
+	Until  int64    `json:"u,omitempty"`  // a 429 holds it until then, Unix milliseconds
+	High   []string `json:"hi,omitempty"` // streams that were told to be nearly full, by what they hold
+	Broken []Broken `json:"b,omitempty"`  // breakers that are not closed
+
+	// Tell holds the operator events of what led to this record, until they are known
+	// to be stored: whoever reads it after a crash publishes them.
+	Tell []Tale `json:"tell,omitempty"`
 
 	At int64 `json:"at"` // when the record was written, Unix milliseconds
+
+	Sequence uint64    `json:"-"` // of the record
+	Stored   time.Time `json:"-"` // when
+}
+
+// Tale is an operator event, and the id under which it is published however often
+// that is tried.
+type Tale struct {
+	ID    string          `json:"id"`
+	Event schema.OpsEvent `json:"e"`
 }
 
 // Closed says that the vendor's word, or an answer of its, closed something.
@@ -42,6 +60,21 @@ type Paused struct {
 	By    string `json:"by"`
 	Since int64  `json:"since"`           // Unix milliseconds
 	Until int64  `json:"until,omitempty"` // Unix milliseconds; 0: until somebody resumes it
+}
+
+// Broken says that a breaker is open, or lets only probes through.
+type Broken struct {
+	Family  string `json:"f"`
+	Channel string `json:"ch,omitempty"` // "": the family's own
+	Since   int64  `json:"since"`        // Unix milliseconds
+	Times   int    `json:"n"`            // that it opened in a row, each doubling its wait
+}
+
+// SpamMark says that a message was rated as spam: by a status if it has an id, by the
+// answer to its call if not.
+type SpamMark struct {
+	At        int64  `json:"at"` // Unix milliseconds
+	MessageID string `json:"m,omitempty"`
 }
 
 // gateKey is the token of a channel's record; "=" is no channel's key.
@@ -89,7 +122,7 @@ func (l *Ledger) Gates(ctx context.Context) ([]*GateRecord, error) {
 		if err != nil || m == nil {
 			return err
 		}
-		all[i] = new(GateRecord)
+		all[i] = &GateRecord{Sequence: m.Sequence, Stored: m.Time}
 		return json.Unmarshal(m.Data, all[i])
 	})
 	if err != nil {

@@ -41,17 +41,10 @@ func (o *owner) askWith(ctx context.Context, closed func() error, call func(cont
 	v := Classify(FamilyQuery, a)
 	done(a.Fault != wazzup.FaultRequest && a.Fault != wazzup.FaultKey, v)
 	o.metrics.called(ctx, FamilyQuery, v.Class, a.Phase, time.Since(start))
-	switch v.Action {
-	case ActionAccept:
+	if v.Action == ActionAccept {
 		return a, nil
-	case ActionPauseAccount:
-		o.mu.Lock()
-		o.pauseAccount(a)
-		o.mu.Unlock()
-	case ActionCloseAccount:
-		o.pollSoon() // the channel list decides whether the account is closed
-	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
 	}
+	o.refusedQuery(a, v, start)
 	return a, vendorFault(a, v)
 }
 
@@ -69,7 +62,7 @@ func (o *owner) whyClosed() error {
 func breakerOpen(retryAt time.Time) error {
 	return &fault{status: 503, err: schema.Error{
 		Code: codeBreakerOpen, Class: schema.ClassRetryable,
-		Description: "requests to Wazzup fail; it opens with a probe at " + schema.FormatTime(retryAt),
+		Description: "requests to Wazzup fail; it opens with " + probeAt(retryAt),
 	}}
 }
 

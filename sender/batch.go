@@ -128,6 +128,9 @@ func (o *owner) sift(b *batch) bool {
 		}
 		return false
 	}
+	if o.shutMeanwhile(b.lane, false) {
+		return false
+	}
 	for _, c := range b.commands {
 		c.work.late = o.tooOld(c)
 	}

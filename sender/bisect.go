@@ -314,7 +314,7 @@ func (o *owner) request(b *batch, r syncRequest, do func(context.Context) wazzup
 	a := do(ctx)
 	v := Classify(FamilySync, a)
 	took := time.Since(began)
-	o.settleRequest(t, a, v)
+	o.settleRequest(b, t, a, v, began)
 	o.reportCall(ctx, span, r.commands, callReport{
 		family: FamilySync, answer: a, verdict: v, items: r.items, outcome: requestOutcome(&a, v, r.items), took: took,
 	})
@@ -339,7 +339,7 @@ func requestOutcome(a *wazzup.Answer, v Verdict, items int) string {
 // outcomeSplit is of a refused request whose halves are sent by themselves.
 const outcomeSplit = "split"
 
-func (o *owner) settleRequest(t ticket, a wazzup.Answer, v Verdict) {
+func (o *owner) settleRequest(b *batch, t ticket, a wazzup.Answer, v Verdict, began time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	code := ErrorCode(a)
@@ -347,7 +347,9 @@ func (o *owner) settleRequest(t ticket, a wazzup.Answer, v Verdict) {
 	case ActionAccept:
 		o.refusals = 0
 	case ActionCloseAccount:
-		o.closeAccount(code)
+		if !began.Before(o.lastClosed.until) { // see refused
+			o.closeAccount(code)
+		}
 	case ActionPauseAccount:
 		o.pauseAccount(a)
 	case ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/wazzup-relay/wazzup-relay/queue"
 )
 
 // BreakerConfig tunes the breakers of one account. Zero values mean the defaults.
@@ -95,7 +97,8 @@ type breaker struct {
 	state   gobreaker.State // as last told by gobreaker
 	opensAt time.Time       // of an open one: when probes begin
 	opened  int             // times in a row, each doubling the wait
-	since   time.Time       // when it opened, the first of these times
+	since   time.Time       // of one that is not closed: when it opened first
+	forced  bool            // it opens at the next fault, whatever it has counted
 
 	// Of a family, since its last success.
 	transport int                 // failures before any answer
@@ -140,6 +143,9 @@ func (b *Breakers) newBreaker(key breakerKey) *breaker {
 }
 
 func (b *Breakers) trips(e *breaker, counts gobreaker.Counts) bool {
+	if e.forced {
+		return true
+	}
 	faults := int(counts.ConsecutiveFailures)
 	if e.key.channel != "" {
 		return faults >= b.cfg.ChannelFaults
@@ -152,6 +158,7 @@ func (b *Breakers) moved(e *breaker, to gobreaker.State) {
 	from := e.state
 	e.state = to
 	if from == gobreaker.StateClosed {
+		e.since = time.Now()
 		b.open.Add(1)
 	} else if to == gobreaker.StateClosed {
 		b.open.Add(-1)
@@ -260,17 +267,80 @@ func (b *Breakers) Blocked(family Family, channelID string) (retryAt time.Time, 
 	return time.Time{}, false
 }
 
-// OpenSince is when the breaker opened that Blocked tells of, failed probes aside;
-// zero: none is open.
-func (b *Breakers) OpenSince(family Family, channelID string) time.Time {
+// Since is when a breaker opened that refuses a channel's calls; zero: none does.
+func (b *Breakers) Since(family Family, channelID string) (since time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, e := range []*breaker{b.channels[breakerKey{family, channelID}], b.families[family]} {
+	for _, e := range []*breaker{b.families[family], b.channels[breakerKey{family, channelID}]} {
 		if e != nil && e.state != gobreaker.StateClosed {
-			return e.since
+			since = e.since
 		}
 	}
-	return time.Time{}
+	return since
+}
+
+// Broken lists the breakers that are not closed, so that the next owner can restore
+// them.
+func (b *Breakers) Broken() (all []queue.Broken) {
+	if b.open.Load() == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	note := func(e *breaker) {
+		if e.state != gobreaker.StateClosed {
+			all = append(all, queue.Broken{Family: string(e.key.family), Channel: e.key.channel, Since: millis(e.since), Times: e.opened})
+		}
+	}
+	for _, family := range Families() {
+		note(b.families[family])
+	}
+	for _, e := range b.channels {
+		note(e)
+	}
+	return all
+}
+
+// Restore opens a breaker that was open when a former owner ended, without telling
+// it: what it counted there need not be met again. Its probes begin after the first
+// wait, since this worker may have another way to the vendor; when they fail, the
+// waits go on from where they were.
+func (b *Breakers) Restore(was queue.Broken) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := breakerKey{Family(was.Family), was.Channel}
+	e := b.families[key.family]
+	if e == nil {
+		return // of a later version's
+	}
+	if key.channel != "" {
+		if e = b.channels[key]; e == nil {
+			e = b.newBreaker(key)
+			b.channels[key] = e
+		}
+	}
+	if e.state != gobreaker.StateClosed {
+		return
+	}
+	if done, err := e.cb.Allow(); err == nil {
+		e.forced = true
+		done(errBreakerFault)
+		e.forced = false
+	}
+	b.changes = nil
+	e.opened, e.since = max(was.Times, 1), timeOf(was.Since)
+}
+
+// Opened reports whether a breaker of the channel's calls is open, so that what was
+// allowed before it opened and has not begun must ask anew.
+func (b *Breakers) Opened(family Family, channelID string) bool {
+	if b.open.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	channel := b.channels[breakerKey{family, channelID}]
+	return b.families[family].state == gobreaker.StateOpen || channel != nil && channel.state == gobreaker.StateOpen
 }
 
 // ChannelClosed reports whether nothing but the family's own breaker can refuse a

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
@@ -356,6 +357,55 @@ func TestBreakers(t *testing.T) {
 	}
 }
 
+// A breaker that a former owner left open lets one probe through after its first
+// wait; its waits go on from where they were, and only its end is told.
+func TestBreakersRestored(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		former := newBreakerBench(t, sender.BreakerConfig{})
+		former.calls(5, "c1", ofChan)
+		since := time.Now()
+		for _, wait := range []time.Duration{5 * time.Second, 10 * time.Second} { // two probes fail
+			time.Sleep(wait + time.Nanosecond)
+			former.call("c1", ofChan)
+		}
+		for i := range 3 { // the tenth fault in a row
+			former.call(fmt.Sprint("c", 2+i%2), ofChan)
+		}
+		left := former.b.Broken()
+		if len(left) != 2 {
+			t.Fatalf("left: %+v, want the channel's and the family's", left)
+		}
+
+		b := newBreakerBench(t, sender.BreakerConfig{})
+		for _, one := range left {
+			b.b.Restore(one)
+			b.b.Restore(one) // twice is once
+		}
+		b.told()
+		b.refused("c1", 5*time.Second)
+		b.refused("c9", 5*time.Second)
+		if got := b.b.Since(sender.FamilySend, "c1"); !got.Equal(since) {
+			t.Errorf("open since %v, want %v", got, since)
+		}
+		if !b.b.Opened(sender.FamilySend, "c9") || b.b.Opened(sender.FamilyQuery, "") {
+			t.Error("not the family that was open is")
+		}
+		time.Sleep(5*time.Second + time.Nanosecond)
+		probe := b.allow("c9")
+		b.refused("c8", time.Second) // one probe
+		probe(true, sender.Verdict{Breaker: healthy})
+		b.told("close send")
+		b.call("c1", ofChan)
+		b.told("again c1")
+		b.refused("c1", 40*time.Second) // its fourth wait
+		if next := b.b.Broken(); len(next) != 1 || next[0].Channel != "c1" || next[0].Times != 4 {
+			t.Errorf("left: %+v", next)
+		}
+		b.b.Restore(queue.Broken{Family: "another"})
+	})
+}
+
 // TestBreakersMayBeAskedByTheirListener: the lock is released before anybody is
 // told.
 func TestBreakersMayBeAskedByTheirListener(t *testing.T) {
@@ -469,11 +519,11 @@ func BenchmarkBreakers(b *testing.B) {
 }
 
 // Since when a breaker is open does not depend on its failed probes.
-func TestOpenSince(t *testing.T) {
+func TestBreakerSince(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreakerBench(t, sender.BreakerConfig{ChannelFaults: 1, OpenFor: time.Second})
-		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.IsZero() {
+		if at := b.b.Since(sender.FamilySend, "c1"); !at.IsZero() {
 			t.Errorf("closed: since %v", at)
 		}
 		opened := time.Now()
@@ -481,20 +531,20 @@ func TestOpenSince(t *testing.T) {
 		time.Sleep(time.Second + time.Millisecond)
 		b.call("c1", sender.BreakerChannel) // the probe fails
 		b.refused("c1", 2*time.Second)
-		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.Equal(opened) {
+		if at := b.b.Since(sender.FamilySend, "c1"); !at.Equal(opened) {
 			t.Errorf("open since %v, want %v", at, opened)
 		}
-		if at := b.b.OpenSince(sender.FamilySend, "c2"); !at.IsZero() {
+		if at := b.b.Since(sender.FamilySend, "c2"); !at.IsZero() {
 			t.Errorf("another channel: since %v", at)
 		}
 		time.Sleep(2*time.Second + time.Millisecond)
 		b.call("c1", sender.BreakerHealthy)
-		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.IsZero() {
+		if at := b.b.Since(sender.FamilySend, "c1"); !at.IsZero() {
 			t.Errorf("closed again: since %v", at)
 		}
 		opened = time.Now()
 		b.call("c1", sender.BreakerChannel)
-		if at := b.b.OpenSince(sender.FamilySend, "c1"); !at.Equal(opened) {
+		if at := b.b.Since(sender.FamilySend, "c1"); !at.Equal(opened) {
 			t.Errorf("open again since %v, want %v", at, opened)
 		}
 	})

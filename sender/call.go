@@ -87,7 +87,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c.lane.pace.called(started.Add(a.Timing.DNS + a.Timing.Connect + a.Timing.TLS))
-	o.refused(c, v, NewError(a, v))
+	o.refused(c, v, NewError(a, v), started)
 	if v.Action == ActionAccept {
 		o.refusals = 0
 		if c.lane.channel != nil {
@@ -95,7 +95,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 		}
 	}
 	if v.SpamBrake {
-		o.ratedAsSpam(c.channelID())
+		o.ratedAsSpam(c.channelID(), "")
 	}
 	if v.OpsUnknownCode {
 		o.unknownCode(c.channelID(), ErrorCode(a))

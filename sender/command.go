@@ -97,6 +97,7 @@ type copied struct {
 type slot struct {
 	breaker func(called bool, v Verdict)
 	started bool // the call was started: the window's token is used
+	try     bool // it may go though its channel is closed
 }
 
 // outcome is how an attempt or a command ended, and what the ledger and the

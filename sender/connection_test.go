@@ -25,6 +25,10 @@ type cutter struct {
 	ln     net.Listener
 	target string
 	cut    func(toClient bool, frame []byte) bool
+	// hold returns until when a frame is held back while those after it pass; nil: it
+	// is not. nil: none ever is.
+	hold func(toClient bool, frame []byte) <-chan struct{}
+
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -33,11 +37,22 @@ type cutter struct {
 
 func newCutter(t *testing.T, target string, cut func(toClient bool, frame []byte) bool) *cutter {
 	t.Helper()
+	return startCutter(t, &cutter{target: target, cut: cut})
+}
+
+// newHolder is a cutter that cuts nothing off, and holds frames back.
+func newHolder(t *testing.T, target string, hold func(toClient bool, frame []byte) <-chan struct{}) *cutter {
+	t.Helper()
+	return startCutter(t, &cutter{target: target, cut: func(bool, []byte) bool { return false }, hold: hold})
+}
+
+func startCutter(t *testing.T, c *cutter) *cutter {
+	t.Helper()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{ln: ln, target: strings.TrimPrefix(target, "nats://"), cut: cut}
+	c.ln, c.target = ln, strings.TrimPrefix(c.target, "nats://")
 	c.wg.Go(func() { c.serve(context.WithoutCancel(t.Context())) })
 	t.Cleanup(c.close)
 	return c
@@ -99,12 +114,28 @@ func (c *cutter) pipe(from, to net.Conn, toClient bool) {
 
 func (c *cutter) passOn(from, to net.Conn, toClient bool) {
 	r := bufio.NewReader(from)
+	var writing sync.Mutex
 	for {
 		frame, err := readFrame(r)
 		if err != nil || c.cut(toClient, frame) {
 			return
 		}
-		if _, err := to.Write(frame); err != nil {
+		write := func() error {
+			writing.Lock()
+			defer writing.Unlock()
+			_, err := to.Write(frame)
+			return err
+		}
+		if c.hold != nil {
+			if until := c.hold(toClient, frame); until != nil {
+				c.wg.Go(func() {
+					<-until
+					_ = write() // the connection may be gone by then
+				})
+				continue
+			}
+		}
+		if write() != nil {
 			return
 		}
 	}

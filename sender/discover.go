@@ -365,18 +365,15 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	o.mu.Lock()
 	closings := o.closings
 	o.mu.Unlock()
-	answer, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.Channels(ctx) })
-	if err != nil {
+	if err := o.token(ctx); err != nil {
 		return err
 	}
+	answer := o.client.Channels(ctx)
+	o.tokenUsed()
 	o.vendorAway(answer.Status == 0 || answer.Status >= 500)
 	v := Classify(FamilyQuery, answer)
 	if v.Action != ActionAccept {
-		if v.Action == ActionCloseAccount {
-			o.mu.Lock()
-			o.closeAccount(NewError(answer, v).Code)
-			o.mu.Unlock()
-		}
+		o.refusedQuery(answer, v, asked)
 		if answer.Err != nil {
 			return fmt.Errorf("read channel list: %w", answer.Err)
 		}
@@ -409,17 +406,17 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	return o.openLanes(ctx, lanes)
 }
 
-// query makes a call that is no command's, within the account's window.
-func (o *owner) query(ctx context.Context, call func(context.Context) wazzup.Answer) (wazzup.Answer, error) {
-	if err := o.token(ctx); err != nil {
-		return wazzup.Answer{}, err
-	}
-	defer o.tokenUsed()
-	a := call(ctx)
-	if v := Classify(FamilyQuery, a); v.Action == ActionPauseAccount {
-		o.mu.Lock()
+// refusedQuery closes what the answer to a call says that is no command's.
+func (o *owner) refusedQuery(a wazzup.Answer, v Verdict, began time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch v.Action {
+	case ActionPauseAccount:
 		o.pauseAccount(a)
-		o.mu.Unlock()
+	case ActionCloseAccount:
+		if !began.Before(o.lastClosed.until) { // see refused
+			o.shutAccount(NewError(a, v).Code)
+		}
+	case ActionAccept, ActionReject, ActionRetry, ActionRetryLimited, ActionCloseChannel, ActionUnknown:
 	}
-	return a, nil
 }

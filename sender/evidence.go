@@ -85,8 +85,8 @@ func (o *owner) askForWebhooks(c *command, d *doubt) {
 	expected := true
 	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.Timeout)
 	defer cancel()
-	a, err := o.query(ctx, func(ctx context.Context) wazzup.Answer { return o.client.GetWebhooks(ctx) })
-	if err == nil && a.OK() {
+	a, err := o.askVendor(ctx, o.client.GetWebhooks)
+	if err == nil {
 		w, err := wazzup.DecodeWebhooks(a.Body)
 		expected = err != nil || w.URL != ""
 	}

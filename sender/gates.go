@@ -53,8 +53,11 @@ type channelGate struct {
 	flight   int // attempts of all its lanes that hold a slot
 
 	paused map[string]*pause // by class
-	spam   []time.Time       // when messages of it were rated as spam, within the window
-	// trying: it was opened for a try, and has not been proven well: one call at a time.
+	spam   []spamMark        // within the window
+	// opening: that it opens is being stored, and takes effect then.
+	opening bool
+	// trying: while it is closed one call at a time may be made, to see whether it is
+	// well again.
 	trying bool
 
 	keeper     keeper
@@ -76,7 +79,7 @@ func soft(state string) bool {
 }
 
 func (o *owner) laneOpen(l *lane) bool {
-	return !o.stopping && o.closed == nil && (l.channel == nil || l.channel.closed == nil) && l.pauseOf() == nil
+	return !o.stopping && o.closed == nil && (l.channel == nil || l.channel.closed == nil || l.channel.trying) && l.pauseOf() == nil
 }
 
 // pump starts attempts while slots, tokens and lanes allow. It is called whenever
@@ -210,7 +213,7 @@ func (o *owner) start(l *lane, now time.Time) block {
 		return block{}
 	}
 	l.pace.started(now, o.random())
-	c.slot = &slot{breaker: done}
+	c.slot = &slot{breaker: done, try: l.channel != nil && l.channel.trying}
 	o.count(l, 1)
 	o.carry(c)
 	return block{}
@@ -258,8 +261,11 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	}
 	o.count(c.lane, -1)
 	s.breaker(called, v)
-	if g := c.lane.channel; g != nil && g.trying {
-		g.trying = !called // the answer, whatever it was but a closing, shows that it is well
+	switch g := c.lane.channel; {
+	case g == nil || !g.trying:
+	case s.try && called && v.Action == ActionAccept:
+		o.openChannel(g, openedByTry)
+	default: // it shows nothing of the channel
 		o.offerChannel(g)
 	}
 }
@@ -305,75 +311,120 @@ func (o *owner) wakeAt(at time.Time) {
 	})
 }
 
-// refused closes what the vendor's answer says is closed.
-func (o *owner) refused(c *command, v Verdict, e *schema.Error) {
+// refused closes what the vendor's answer says is closed. A call that began before
+// the last opening says nothing of what is open now.
+func (o *owner) refused(c *command, v Verdict, e *schema.Error, began time.Time) {
 	switch v.Action {
 	case ActionCloseChannel:
-		if c.lane.channel != nil {
-			o.closeChannel(c.lane.channel, e.Code, v.Reopens, v.Probe, time.Now())
+		if g := c.lane.channel; g != nil && !began.Before(g.lastClosed.until) {
+			o.closeChannel(g, closing{
+				code: e.Code, opensOn: v.Reopens, probe: v.Probe, at: time.Now(), refused: true, try: c.slot != nil && c.slot.try,
+			})
 		}
 	case ActionCloseAccount:
-		o.closeAccount(e.Code)
+		if !began.Before(o.lastClosed.until) {
+			o.closeAccount(e.Code)
+		}
 	case ActionAccept, ActionReject, ActionRetry, ActionRetryLimited, ActionPauseAccount, ActionUnknown:
 	}
 }
 
-// closeChannel closes both lanes of a channel, as of a time. A word that comes
-// while they are closed replaces the former one.
-func (o *owner) closeChannel(g *channelGate, code, opensOn string, probe bool, at time.Time) {
-	told := g.closed != nil
-	if told && g.closed.probe != nil {
-		g.closed.probe.Stop()
+// closing is a word that closes a channel: a state, or the refusal of a call.
+type closing struct {
+	code, opensOn string
+	probe         bool      // it is also tried after a while
+	at            time.Time // when it was learned
+	refused       bool      // it is a refusal
+	try           bool      // of a call that was a try
+}
+
+// closeChannel closes both lanes of a channel. A word that comes while they are
+// closed replaces the former one; only the refusal of a try puts off the next try.
+func (o *owner) closeChannel(g *channelGate, w closing) {
+	was := g.closed
+	if g.opening {
+		was, g.opening = nil, false // what is told of it comes first
 	}
-	if !told {
+	if w.refused && (was == nil || w.try) {
 		g.refusals++
 	}
-	began := time.Now()
-	if told {
-		began = g.closed.began
+	g.closed = &closure{code: w.code, since: w.at, began: time.Now(), opensOn: w.opensOn, probing: w.probe}
+	if was != nil {
+		g.closed.began = was.began
 	}
-	news := !told || g.closed.code != code || g.closed.probing != probe
-	g.closed = &closure{code: code, since: at, began: began, opensOn: opensOn, probing: probe}
-	g.trying = false
-	o.shutAll(g)
-	o.probeLater(g)
 	switch {
-	case !told:
-		o.keepGate(&g.keeper, func() { o.ops(schema.OpsLaneClosed, g.id, code, opensOn) })
-	case news:
+	case was != nil && was.probing && w.probe && !w.try:
+		g.closed.probe = was.probe
+	default:
+		if was != nil && was.probe != nil {
+			was.probe.Stop()
+		}
+		g.trying = false
+		o.probeLater(g)
+	}
+	o.shutAll(g)
+	switch {
+	case was == nil:
+		o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneClosed, ChannelID: g.id, Reason: w.code, OpensOn: w.opensOn})
+		o.keepGate(&g.keeper, nil)
+	case w.try || was.code != w.code || was.probing != w.probe:
 		o.keepGate(&g.keeper, nil)
 	}
 }
 
-// probeLater opens a channel for a try after a while, if what closed it may pass
-// without a word.
+// probeLater has a channel tried after a while, if what closed it may pass without
+// a word. It stays closed until a call is taken.
 func (o *owner) probeLater(g *channelGate) {
 	if !g.closed.probing {
 		return
 	}
-	wait := o.cfg.Backoff.Delay(max(g.refusals, 1), o.random)
-	g.closed.probe = time.AfterFunc(wait, func() {
+	o.whileClosed(g, o.cfg.Backoff.Delay(max(g.refusals, 1), o.random), func() {
+		g.trying = true
+		o.channelOpened(g)
+	})
+}
+
+// whileClosed runs f after a while, with the mutex held, unless the channel opens or
+// is put off again.
+func (o *owner) whileClosed(g *channelGate, wait time.Duration, f func()) {
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.openChannel(g, openedByTry)
+		if g.closed != nil && g.closed.probe == timer && !o.stopping {
+			f()
+		}
 	})
+	g.closed.probe = timer
 }
 
 // openedByTry is why a channel opens that nobody has called well.
 const openedByTry = "try"
 
+// openChannel opens a channel's lanes as soon as that is durable.
 func (o *owner) openChannel(g *channelGate, why string) {
-	if g.closed == nil || o.stopping {
+	c := g.closed
+	if c == nil || g.opening || o.stopping {
 		return
 	}
-	if g.closed.probe != nil {
-		g.closed.probe.Stop()
+	if c.probe != nil {
+		c.probe.Stop()
 	}
-	g.lastClosed = g.closed.span()
-	g.closed = nil
-	g.trying = why == openedByTry
+	g.lastClosed = c.span()
+	g.opening, g.trying = true, false
+	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneOpened, ChannelID: g.id, Reason: why})
+	o.keepGate(&g.keeper, func() {
+		if g.opening && g.closed == c {
+			g.closed, g.opening = nil, false
+			g.lastClosed = c.span()
+			o.channelOpened(g)
+		}
+	})
+}
+
+// channelOpened has a channel's lanes go on that may.
+func (o *owner) channelOpened(g *channelGate) {
 	o.shutAll(g)
-	o.keepGate(&g.keeper, func() { o.ops(schema.OpsLaneOpened, g.id, why, "") })
 	for _, l := range o.lanes {
 		if l.channel == g {
 			o.laneOpened(l)
@@ -390,27 +441,27 @@ func (o *owner) channelState(id, state string, learned time.Time) {
 	if learned.Before(g.learned) {
 		return
 	}
+	same := g.state == state
 	g.state, g.learned = state, learned
 	if state != wazzup.ChannelActive {
 		opensOn := ReopenOnActive
 		if soft(state) {
 			opensOn = ReopenOnProbe
 		}
-		o.closeChannel(g, state, opensOn, soft(state), learned)
+		if same && soft(state) && (g.closed == nil || g.opening) {
+			return // a call that was taken since has shown better; the list only repeats it
+		}
+		o.closeChannel(g, closing{code: state, opensOn: opensOn, probe: soft(state), at: learned})
 		return
 	}
-	if g.closed == nil {
+	if g.closed == nil || g.opening {
 		return
 	}
 	if g.refusals > 1 {
 		wait := g.closed.since.Add(o.cfg.Backoff.Delay(g.refusals-1, func() float64 { return 1 }))
 		if learned.Before(wait) {
 			if g.closed.probe == nil {
-				g.closed.probe = time.AfterFunc(time.Until(wait), func() {
-					o.mu.Lock()
-					defer o.mu.Unlock()
-					o.openChannel(g, ReopenOnActive)
-				})
+				o.whileClosed(g, time.Until(wait), func() { o.openChannel(g, ReopenOnActive) })
 			}
 			return
 		}
@@ -434,18 +485,30 @@ func (o *owner) channel(id string) *channelGate {
 // after a reopening doubles the wait before the next one, for that list may be
 // open to a key that may not send.
 func (o *owner) closeAccount(code string) {
-	if o.closed != nil {
+	if o.closed != nil && !o.reopening {
+		return
+	}
+	o.refusals++
+	o.shutAccount(code)
+	if o.refusals > 1 {
+		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
+	}
+}
+
+// shutAccount is closeAccount for the refusal of a call that is no command's: it
+// doubles nothing, since anybody can make many requests, and the channel list, which
+// is read at once, decides.
+func (o *owner) shutAccount(code string) {
+	if o.closed != nil && !o.reopening {
 		return
 	}
 	now := time.Now()
 	o.closings++
+	o.reopening = false // what is told of it comes first
 	o.closed = &closure{code: code, since: now, began: now, opensOn: ReopenOnAccount}
 	o.shutAll(nil)
-	if o.refusals++; o.refusals > 1 {
-		o.closed.notBefore = o.closed.since.Add(o.cfg.Backoff.Delay(o.refusals-1, o.random))
-	}
-	opensOn := o.closed.opensOn
-	o.keepGate(&o.keeper, func() { o.ops(schema.OpsAccountClosed, "", code, opensOn) })
+	o.noteOps(&o.keeper, schema.OpsEvent{Name: schema.OpsAccountClosed, Reason: code, OpensOn: ReopenOnAccount})
+	o.keepGate(&o.keeper, nil)
 	o.pollSoon()
 }
 
@@ -468,18 +531,27 @@ func (o *owner) accountAnswers() {
 	})
 }
 
+// openAccount opens the account as soon as that is durable.
 func (o *owner) openAccount() {
-	if o.closed == nil {
+	c := o.closed
+	if c == nil || o.reopening {
 		return
 	}
-	o.lastClosed = o.closed.span()
-	o.closed = nil
-	o.shutAll(nil)
-	o.keepGate(&o.keeper, func() { o.ops(schema.OpsAccountOpened, "", "channel list read", "") })
-	for _, l := range o.lanes {
-		o.laneOpened(l)
-	}
-	o.pump()
+	o.lastClosed = c.span()
+	o.reopening = true
+	o.noteOps(&o.keeper, schema.OpsEvent{Name: schema.OpsAccountOpened, Reason: "channel list read"})
+	o.keepGate(&o.keeper, func() {
+		if !o.reopening || o.closed != c {
+			return
+		}
+		o.closed, o.reopening = nil, false
+		o.lastClosed = c.span()
+		o.shutAll(nil)
+		for _, l := range o.lanes {
+			o.laneOpened(l)
+		}
+		o.pump()
+	})
 }
 
 // laneOpened has a lane go on.

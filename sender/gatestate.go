@@ -3,6 +3,7 @@ package sender
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/queue"
@@ -11,8 +12,10 @@ import (
 
 // What is known of a gate is stored whenever it changes, so that a closed channel,
 // an operator's pause and the spam brake outlive any process. A closing takes
-// effect at once, for nothing may be called meanwhile; it is told, and a request
-// for it answered, when it is durable.
+// effect at once, for nothing may be called meanwhile; an opening when it is durable,
+// or calls would be made through a gate that the next owner finds closed. Each is
+// told, and a request for it answered, when it is durable. The record has the event,
+// until that is durable too: a crash in between neither loses it nor repeats it.
 
 // keeper stores one gate's changes: one write at a time, since of two that are
 // under way together the older could come last. Owned by the owner's mutex.
@@ -21,6 +24,19 @@ type keeper struct {
 	writing bool
 	changed bool     // since the write that is under way
 	after   []func() // to be called when what is known now is durable
+	tales   []*tale  // not known to be told
+}
+
+// tale is an operator event that belongs to a change of a gate.
+type tale struct {
+	queue.Tale
+	begun bool // it is being published
+}
+
+// noteOps adds an operator event to what is stored next; it is published when that is
+// durable. keepGate must follow.
+func (o *owner) noteOps(k *keeper, e schema.OpsEvent) {
+	k.tales = append(k.tales, &tale{Tale: queue.Tale{ID: o.opsID(), Event: o.fillOps(e)}})
 }
 
 // keepGate stores a gate; then runs, with the mutex held, when that is durable.
@@ -35,27 +51,84 @@ func (o *owner) keepGate(k *keeper, then func()) {
 }
 
 func (o *owner) writeGate(k *keeper) {
-	after := k.after
+	after, tales := k.after, slices.Clone(k.tales)
 	k.writing, k.changed, k.after = true, false, nil
 	o.enter()
 	stored := func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.leave()
+		defer o.leave() // not before what follows has begun
 		k.writing = false
 		if err != nil {
 			return // fenced or stopped: the next owner goes by what is stored
 		}
+		for _, t := range tales {
+			o.publishTale(k, t)
+		}
 		for _, f := range after {
 			f()
 		}
-		if k.changed {
+		if k.changed && !k.writing {
 			o.writeGate(k)
 		}
 	}
-	if err := o.ledger.PutGate(k.record(), stored); err != nil {
+	r := k.record()
+	for _, t := range tales {
+		r.Tell = append(r.Tell, t.Tale)
+	}
+	if err := o.ledger.PutGate(r, stored); err != nil {
 		o.log.Error().Err(err).Msg("gate_not_stored")
 		o.later(func() { stored(err) })
+	}
+}
+
+// publishTale publishes an event that is stored with its gate, once. When all are
+// told, the record forgets them.
+func (o *owner) publishTale(k *keeper, t *tale) {
+	if t.begun {
+		return
+	}
+	t.begun = true
+	o.publishOps(t.Event, t.ID, func(err error) {
+		if err == nil {
+			o.told(k, t)
+		}
+	})
+}
+
+// told forgets an event that is durable. The owner's mutex is held.
+func (o *owner) told(k *keeper, t *tale) {
+	k.tales = slices.DeleteFunc(k.tales, func(other *tale) bool { return other == t })
+	if len(k.tales) == 0 {
+		o.keepGate(k, nil)
+	}
+}
+
+// takeTales takes over the events that a former owner had stored with a gate, and
+// may not have told. Beyond the server's duplicate window it looks first.
+func (o *owner) takeTales(k *keeper, r *queue.GateRecord) {
+	for _, one := range r.Tell {
+		t := &tale{Tale: one}
+		k.tales = append(k.tales, t)
+		if time.Since(r.Stored) < o.topology.Limits.DedupeWindow*9/10 {
+			o.publishTale(k, t)
+			continue
+		}
+		o.later(func() {
+			ctx, cancel := context.WithTimeout(o.ctx, scanTimeout)
+			defer cancel()
+			stored, err := o.ledger.EventStored(ctx, schema.OpsEventSubject(o.cfg.Account, one.Event.Name), one.ID, r.Sequence)
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			switch {
+			case err != nil: // it stays with the record
+				o.log.Warn().Err(err).Msg("ops_event_not_looked_for")
+			case stored:
+				o.told(k, t)
+			default:
+				o.publishTale(k, t)
+			}
+		})
 	}
 }
 
@@ -98,23 +171,38 @@ func closureOf(r *queue.Closed) *closure {
 // record is what is stored of a channel.
 func (g *channelGate) record() *queue.GateRecord {
 	r := &queue.GateRecord{
-		ChannelID: g.id, State: g.state, Learned: millis(g.learned), Closed: g.closed.record(), Refusals: g.refusals,
+		ChannelID: g.id, State: g.state, Learned: millis(g.learned), Refusals: g.refusals,
+	}
+	if !g.opening {
+		r.Closed = g.closed.record()
 	}
 	for class, p := range g.paused {
+		if p.ending {
+			continue
+		}
 		if r.Paused == nil {
 			r.Paused = make(map[string]*queue.Paused, len(g.paused))
 		}
 		r.Paused[class] = &queue.Paused{By: p.by, Since: millis(p.since), Until: millisUntil(p.until)}
 	}
-	for _, at := range g.spam {
-		r.Spam = append(r.Spam, millis(at))
+	for _, m := range g.spam {
+		r.Spam = append(r.Spam, queue.SpamMark{At: millis(m.at), MessageID: m.messageID})
 	}
 	return r
 }
 
 // accountRecord is what is stored of the account.
 func (o *owner) accountRecord() *queue.GateRecord {
-	return &queue.GateRecord{Closed: o.closed.record(), Refusals: o.refusals, Until: millisUntil(o.pausedUntil)}
+	r := &queue.GateRecord{Refusals: o.refusals, Until: millisUntil(o.pausedUntil), Broken: o.breakers.Broken()}
+	for i, role := range storageRoles() {
+		if o.fills[i].high {
+			r.High = append(r.High, role)
+		}
+	}
+	if !o.reopening {
+		r.Closed = o.closed.record()
+	}
+	return r
 }
 
 // loadGates takes over what former owners knew, before any lane is opened.
@@ -128,15 +216,23 @@ func (o *owner) loadGates(ctx context.Context) error {
 	for _, r := range records {
 		if r.ChannelID == "" {
 			o.restoreAccount(r)
+			o.takeTales(&o.keeper, r)
 			continue
 		}
 		o.restoreChannel(r)
+		o.takeTales(&o.channel(r.ChannelID).keeper, r)
 	}
 	return nil
 }
 
 func (o *owner) restoreAccount(r *queue.GateRecord) {
 	o.refusals = r.Refusals
+	for i, role := range storageRoles() {
+		o.fills[i].high = slices.Contains(r.High, role)
+	}
+	for _, was := range r.Broken {
+		o.breakers.Restore(was)
+	}
 	if until := timeOf(r.Until); until.After(o.pausedUntil) {
 		o.pausedUntil = until
 		o.wakeAt(until)
@@ -149,8 +245,8 @@ func (o *owner) restoreAccount(r *queue.GateRecord) {
 func (o *owner) restoreChannel(r *queue.GateRecord) {
 	g := o.channel(r.ChannelID)
 	g.state, g.learned, g.refusals = r.State, timeOf(r.Learned), r.Refusals
-	for _, ms := range r.Spam {
-		g.spam = append(g.spam, timeOf(ms))
+	for _, m := range r.Spam {
+		g.spam = append(g.spam, spamMark{timeOf(m.At), m.MessageID})
 	}
 	if r.Closed != nil {
 		g.closed = closureOf(r.Closed)
@@ -171,7 +267,8 @@ func (o *owner) refreshGates(context.Context) error {
 			o.keepGate(&g.keeper, nil)
 		}
 	}
-	if o.closed != nil {
+	high := slices.ContainsFunc(o.fills[:], func(f fill) bool { return f.high })
+	if o.closed != nil || high || len(o.breakers.Broken()) > 0 {
 		o.keepGate(&o.keeper, nil)
 	}
 	return nil
@@ -193,6 +290,8 @@ type pause struct {
 	since time.Time
 	until time.Time   // zero: until somebody resumes it
 	timer *time.Timer // of until
+
+	ending bool // its end is being stored, and takes effect then
 }
 
 func (p *pause) opensOn() string {
@@ -224,29 +323,37 @@ func (o *owner) setPause(g *channelGate, class string, p *pause) {
 }
 
 // pauseLane pauses a class of a channel until a time, or until somebody resumes
-// it; then runs when that is durable. A pause without an end is not replaced by
-// one that has one. The owner's mutex is held.
+// it; then runs when that is durable. A pause without an end is replaced by no other
+// but the spam brake, and the brake by none, so that whoever resumes the lane sees
+// that it had to brake. One that a flood makes longer is not told again. The owner's
+// mutex is held.
 func (o *owner) pauseLane(g *channelGate, class, by string, until time.Time, then func()) {
 	before := g.paused[class]
-	if before != nil && (before.by == by && before.until.Equal(until) || before.until.IsZero() && !until.IsZero()) {
+	if before != nil && before.ending {
+		before = nil
+	}
+	p := &pause{by: by, since: time.Now(), until: until}
+	switch {
+	case before == nil:
+	case before.until.IsZero() && (before.by == bySpam || by != bySpam):
+		o.keepGate(&g.keeper, then)
+		return
+	case before.by == by:
+		p.since, p.until = before.since, latest(before.until, until)
+		o.setPause(g, class, p)
 		o.keepGate(&g.keeper, then)
 		return
 	}
-	p := &pause{by: by, since: time.Now(), until: until}
 	o.setPause(g, class, p)
-	o.keepGate(&g.keeper, func() {
-		o.opsLane(schema.OpsLanePaused, g.id, class, by, p.opensOn())
-		if then != nil {
-			then()
-		}
-	})
+	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLanePaused, ChannelID: g.id, Class: class, Reason: by, OpensOn: p.opensOn()})
+	o.keepGate(&g.keeper, then)
 }
 
-// resumeLane ends a pause, whoever made it; then runs when that is durable. The
-// owner's mutex is held.
+// resumeLane ends a pause, whoever made it; then runs when that is durable, and the
+// lane goes on. The owner's mutex is held.
 func (o *owner) resumeLane(g *channelGate, class, why string, then func()) {
 	p := g.paused[class]
-	if p == nil {
+	if p == nil || p.ending {
 		o.keepGate(&g.keeper, then)
 		return
 	}
@@ -256,42 +363,52 @@ func (o *owner) resumeLane(g *channelGate, class, why string, then func()) {
 	if p.by == bySpam {
 		g.spam = nil // what was rated before is forgiven
 	}
+	p.ending = true
+	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneResumed, ChannelID: g.id, Class: class, Reason: why})
+	o.keepGate(&g.keeper, func() {
+		if g.paused[class] == p {
+			o.pauseOver(g, class)
+		}
+		if then != nil {
+			then()
+		}
+	})
+}
+
+// pauseOver has a lane go on whose pause has ended.
+func (o *owner) pauseOver(g *channelGate, class string) {
+	p := g.paused[class]
 	delete(g.paused, class)
 	if g.lastPaused == nil {
 		g.lastPaused = make(map[string]closedSpan)
 	}
 	g.lastPaused[class] = closedSpan{p.by, p.since, time.Now()}
-	o.keepGate(&g.keeper, func() {
-		o.opsLane(schema.OpsLaneResumed, g.id, class, why, "")
-		if then != nil {
-			then()
-		}
-	})
-	o.shutAll(g)
-	for _, l := range o.lanes {
-		if l.channel == g {
-			o.laneOpened(l)
-		}
-	}
-	o.pump()
+	o.channelOpened(g)
+}
+
+// spamMark is a message that the vendor rated as spam.
+type spamMark struct {
+	at        time.Time
+	messageID string // of one that was rated by a status, which may be read again after a crash
 }
 
 // ratedAsSpam counts a message that the vendor rated as spam; too many within the
 // window stop the channel's bulk class until a person releases it.
-func (o *owner) ratedAsSpam(channelID string) {
+func (o *owner) ratedAsSpam(channelID, messageID string) {
 	if o.cfg.SpamLimit <= 0 || channelID == "" {
 		return
 	}
 	g := o.channel(channelID)
 	now := time.Now()
-	kept := g.spam[:0]
-	for _, at := range g.spam {
-		if now.Sub(at) < o.cfg.SpamWindow {
-			kept = append(kept, at)
-		}
+	g.spam = slices.DeleteFunc(g.spam, func(m spamMark) bool { return now.Sub(m.at) >= o.cfg.SpamWindow })
+	if messageID != "" && slices.ContainsFunc(g.spam, func(m spamMark) bool { return m.messageID == messageID }) {
+		return
 	}
-	g.spam = append(kept, now)
-	if p := g.paused[classBulk]; len(g.spam) >= o.cfg.SpamLimit && (p == nil || !p.until.IsZero()) {
+	g.spam = append(g.spam, spamMark{now, messageID})
+	if more := len(g.spam) - o.cfg.SpamLimit; more > 0 {
+		g.spam = slices.Delete(g.spam, 0, more) // enough to decide by
+	}
+	if len(g.spam) >= o.cfg.SpamLimit {
 		o.pauseLane(g, classBulk, bySpam, time.Time{}, nil)
 		return
 	}
@@ -306,17 +423,18 @@ func (o *owner) flooded(channelID string) {
 	o.pauseLane(o.channel(channelID), classBulk, byFlood, time.Now().Add(o.cfg.FloodPause), nil)
 }
 
-// lateWord does what a status means for its channel, beside its command's event.
-func (o *owner) lateWord(channelID string, late LateStatus) {
-	if !late.SpamBrake && !late.FloodPause {
+// lateWord does what a status means for its channel, beside its command's event. It
+// may be called again for one that was led to its command before a crash.
+func (o *owner) lateWord(channelID string, s status) {
+	if !s.late.SpamBrake && !s.late.FloodPause {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if late.SpamBrake {
-		o.ratedAsSpam(channelID)
+	if s.late.SpamBrake {
+		o.ratedAsSpam(channelID, s.messageID)
 	}
-	if late.FloodPause {
+	if s.late.FloodPause {
 		o.flooded(channelID)
 	}
 }

@@ -262,6 +262,9 @@ func (o *owner) fill(l *lane) {
 		return
 	}
 	room := o.laneRoom(l)
+	if l.channel != nil && l.channel.trying {
+		room = 1 // one call at a time
+	}
 	held := o.laneHeld(l)
 	still := l.held() == l.waiting
 	enough, most := room/2, room

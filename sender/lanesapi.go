@@ -226,7 +226,7 @@ func (o *owner) laneItem(key laneKey, backlog uint64, waits map[*lane]laneWait) 
 		p := g.paused[key.class]
 		closedBy(laneStatePaused, p.by, p.opensOn(), p.since)
 	case broken:
-		closedBy(laneStateClosed, laneReasonBreaker, probeAt(retryAt), o.breakers.OpenSince(family, channelID))
+		closedBy(laneStateClosed, laneReasonBreaker, probeAt(retryAt), o.breakers.Since(family, channelID))
 		if item.Why = whyChannel; o.breakers.ChannelClosed(family, channelID) {
 			item.Why = whyFamily(family)
 		}

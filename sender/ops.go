@@ -18,14 +18,20 @@ func (o *owner) ops(name schema.OpsName, channel, reason, opensOn string) {
 	o.opsEvent(schema.OpsEvent{Name: name, ChannelID: channel, Reason: reason, OpensOn: opensOn})
 }
 
-// opsLane does so of one class of a channel; "" = of the whole channel.
-func (o *owner) opsLane(name schema.OpsName, channel, class, reason, opensOn string) {
-	o.opsEvent(schema.OpsEvent{Name: name, ChannelID: channel, Class: class, Reason: reason, OpensOn: opensOn})
-}
-
 // opsEvent is ops for an event that has more to say. It fills in account and time.
 func (o *owner) opsEvent(e schema.OpsEvent) {
-	o.publishOps(e, "ops-"+o.lease.Epoch+"-"+strconv.FormatUint(o.nonces.Add(1), 36), nil)
+	o.publishOps(o.fillOps(e), o.opsID(), nil)
+}
+
+// fillOps adds account and time to an event.
+func (o *owner) fillOps(e schema.OpsEvent) schema.OpsEvent {
+	e.Account, e.At = o.cfg.Account, time.Now().UTC()
+	return e
+}
+
+// opsID is the id of an event that nobody else could tell.
+func (o *owner) opsID() string {
+	return "ops-" + o.lease.Epoch + "-" + strconv.FormatUint(o.nonces.Add(1), 36)
 }
 
 // tellOps publishes an event whose id follows from what happened, and returns when
@@ -33,7 +39,7 @@ func (o *owner) opsEvent(e schema.OpsEvent) {
 func (o *owner) tellOps(ctx context.Context, e schema.OpsEvent, id string) error {
 	done := make(chan error, 1)
 	o.mu.Lock()
-	o.publishOps(e, id, func(err error) { done <- err })
+	o.publishOps(o.fillOps(e), id, func(err error) { done <- err })
 	o.mu.Unlock()
 	select {
 	case err := <-done:
@@ -45,8 +51,7 @@ func (o *owner) tellOps(ctx context.Context, e schema.OpsEvent, id string) error
 
 // publishOps publishes an operator event; done may be nil. The owner's mutex is held.
 func (o *owner) publishOps(e schema.OpsEvent, id string, done func(error)) {
-	name, channel, now := e.Name, e.ChannelID, time.Now().UTC()
-	e.Account, e.At = o.cfg.Account, now
+	name, channel := e.Name, e.ChannelID
 	o.log.Warn().Str("event", string(name)).Str("channel", channel).Str("class", e.Class).Str("reason", e.Reason).Str("opens_on", e.OpensOn).Msg("ops")
 	body, err := json.Marshal(e)
 	if err != nil {
@@ -63,7 +68,7 @@ func (o *owner) publishOps(e schema.OpsEvent, id string, done func(error)) {
 		Account:   o.cfg.Account,
 		Type:      "wazzup.ops." + string(name),
 		CESubject: channel,
-		Time:      now,
+		Time:      e.At,
 		Body:      body,
 	}, func(err error) {
 		o.mu.Lock()

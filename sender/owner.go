@@ -110,11 +110,14 @@ type owner struct {
 	flight       int // attempts that hold a slot
 	otherFlight  int // of them, not transactional
 	closed       *closure
-	closings     int // how often it was closed
+	reopening    bool // that it opens is being stored, and takes effect then
+	closings     int  // how often it was closed
 	lastClosed   closedSpan
 	refusals     int    // of the account, in a row
 	keeper       keeper // of the account's gate
 	replay       map[string]channelWord
+	replayed     chan struct{} // closed when the last stored word on each channel is known
+	caughtUp     func()        // closes it
 	pausedUntil  time.Time
 	full         bool // the records stream has no room
 	fullTold     time.Time
@@ -149,6 +152,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		statuses:  newStatuses(),
 		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
+		replayed:  make(chan struct{}),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -169,6 +173,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		unknownCodes: make(map[string]time.Time),
 	}
 	o.keeper.record = o.accountRecord
+	o.caughtUp = sync.OnceFunc(func() { close(o.replayed) })
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())

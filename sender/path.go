@@ -82,9 +82,35 @@ func (o *owner) tooLate(c *command) *outcome {
 		out := o.retry(c, leaseOver(), false)
 		return &out
 	}
+	if o.shutMeanwhile(c.lane, c.slot.try) {
+		out := unsent(o.whyUnsent(c.lane))
+		return &out
+	}
 	c.slot.started = true
 	c.lane.pace.called(time.Now())
 	return nil
+}
+
+// shutMeanwhile reports whether one of a lane's gates has closed since its command
+// passed them. A claim takes its time to be confirmed, and no call may start after
+// the answer, the word or the request that closed the gate: the command waits as
+// though it had come later. A try is meant to go through a channel that is closed.
+// The owner's mutex is held.
+func (o *owner) shutMeanwhile(l *lane, try bool) bool {
+	return o.closed != nil || l.channel != nil && l.channel.closed != nil && (!try || !l.channel.trying) || l.pauseOf() != nil ||
+		time.Now().Before(o.pausedUntil) || o.breakers.Opened(l.family(), l.channelID())
+}
+
+// whyUnsent is what the timeline tells of a call that was not made for that reason.
+func (o *owner) whyUnsent(l *lane) *schema.Error {
+	e := &schema.Error{Phase: schema.PhaseNotSent}
+	switch {
+	case l.channel != nil && l.channel.closed != nil:
+		e.Code = l.channel.closed.code
+	case o.closed != nil:
+		e.Code = o.closed.code
+	}
+	return e
 }
 
 func leaseOver() *schema.Error {

@@ -1,8 +1,10 @@
 package sender_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
@@ -214,6 +217,142 @@ func TestFloodPause(t *testing.T) {
 	}
 }
 
+// A flood of statuses 19 is one pause, which the last of them ends.
+func TestFloodIsToldOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.FloodPause = time.Hour
+	r.start(cfg)
+	for i := range 4 {
+		id := fmt.Sprint("a-", i)
+		r.status(r.event(r.send(id, phone, "x"), schema.StateSent).MessageID, "failed", 19)
+		r.event(id, schema.StateFailed)
+	}
+	first := r.ops(schema.OpsLanePaused)
+	if err := waitFor(t, func() bool { return r.lanes()["bulk"].OpensOn > first.OpensOn }); err != nil {
+		t.Errorf("%v: the pause should last until after %s", err, first.OpensOn)
+	}
+	r.laneRequest("resume", "bulk")
+	if n := r.opsCount(schema.OpsLanePaused); n != 1 {
+		t.Errorf("lane.paused was told %d times, want once", n)
+	}
+}
+
+// The brake holds whatever an operator does beside it: what is rated as spam while
+// the class is paused by hand brakes it, an operator's pause does not hide the brake,
+// and only lane.resume forgives.
+func TestSpamBrakeBesideAnOperator(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.SpamLimit, cfg.SpamWindow = 2, time.Hour
+	r.rule(simulator.Rule{Match: simulator.Match{Text: "spam"}, Status: 400, Code: "MESSAGES_IS_SPAM"})
+	w := r.startDoomed(cfg)
+	spam := func(id string) { r.event(r.send(id, phone, "spam"), schema.StateRejected) }
+	reason := func(want string) {
+		t.Helper()
+		if err := waitFor(t, func() bool { return r.lanes()["bulk"].Reason == want }); err != nil {
+			t.Errorf("%v for the reason %q: %+v", err, want, r.lanes()["bulk"])
+		}
+	}
+	r.laneRequest("pause", "bulk")
+	spam("1")
+	reason("operator")
+	spam("2")
+	reason("spam")
+	r.laneRequest("pause", "bulk") // hides nothing
+	reason("spam")
+	w.die()
+	r.start(cfg)
+	r.bulk("held", phone)
+	reason("spam")
+	r.laneRequest("resume", "bulk")
+	r.event("held", schema.StateSent)
+	spam("3") // the first since
+	r.event(r.bulk("on", phone), schema.StateSent)
+	r.laneRequest("pause", "bulk")
+	r.laneRequest("resume", "bulk") // of another pause: it forgives nothing
+	spam("4")
+	reason("spam")
+	if n := r.opsCount(schema.OpsLanePaused); n != 4 { // operator, spam, operator, spam
+		t.Errorf("lane.paused was told %d times, want 4", n)
+	}
+}
+
+// What was rated longer ago than the window counts no more.
+func TestSpamBrakeForgets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.SpamLimit, cfg.SpamWindow = 3, time.Hour
+	r.asFormerOwner(func(l *queue.Ledger) {
+		ago := func(d time.Duration) queue.SpamMark { return queue.SpamMark{At: time.Now().Add(-d).UnixMilli()} }
+		record := &queue.GateRecord{ChannelID: simulator.ChannelWhatsApp, Spam: []queue.SpamMark{ago(2 * time.Hour), ago(61 * time.Minute), ago(59 * time.Minute)}}
+		done := make(chan error, 1)
+		if err := l.PutGate(record, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.rule(simulator.Rule{Match: simulator.Match{Text: "spam"}, Status: 400, Code: "MESSAGES_IS_SPAM"})
+	r.start(cfg)
+	r.event(r.send("1", phone, "spam"), schema.StateRejected)
+	r.event(r.bulk("on", phone), schema.StateSent)
+	if n := r.opsCount(schema.OpsLanePaused); n != 0 {
+		t.Error("it braked for messages of former times")
+	}
+	r.event(r.send("2", phone, "spam"), schema.StateRejected) // the third within the hour
+	if e := r.ops(schema.OpsLanePaused); e.Reason != "spam" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// A status 18 counts, though its owner dies when it is recorded with its command and
+// not with the channel, and counts once, though it is read again.
+func TestSpamIsCountedOnceThroughACrash(t *testing.T) {
+	t.Parallel()
+	for _, lose := range []string{"the mark", "the position"} {
+		t.Run(lose+" is lost", func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			cfg := r.config()
+			cfg.SpamLimit, cfg.SpamWindow = 2, time.Hour
+			gone := make(chan struct{})
+			var once sync.Once
+			dead := false
+			c := newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
+				mark := !toClient && bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) && bytes.Contains(frame, []byte(`"sm":[`))
+				told := !toClient && bytes.HasPrefix(frame, []byte("HPUB wazzup.main.evt.command.failed."))
+				if lose == "the mark" && mark || lose == "the position" && told {
+					once.Do(func() { dead = true; close(gone) })
+				}
+				return !toClient && dead
+			})
+			nc := queuetest.Conn(t, c)
+			stop := r.startOn(nc, cfg)
+			sent := r.event(r.send("a", phone, "x"), schema.StateSent)
+			r.event(r.bulk("warm", phone), schema.StateSent)
+			r.status(sent.MessageID, "failed", 18)
+			<-gone
+			nc.Close()
+			stop()
+			r.start(cfg)
+			r.event("a", schema.StateFailed)
+			r.event(r.bulk("one", phone), schema.StateSent)
+			if lane := r.lanes()["bulk"]; lane.State != "open" {
+				t.Errorf("lane after one message: got %+v", lane)
+			}
+			r.status(r.event(r.send("b", phone, "x"), schema.StateSent).MessageID, "failed", 18)
+			if e := r.ops(schema.OpsLanePaused); e.Reason != "spam" {
+				t.Errorf("got %+v", e)
+			}
+		})
+	}
+}
+
 // A closed channel and a closed account stay closed when their owner dies: the
 // next one makes no call before it learns better, and tells nothing again.
 func TestClosuresOutliveTheirOwner(t *testing.T) {
@@ -273,31 +412,99 @@ func (r *rig) listsRefused() (n int) {
 	return n
 }
 
-// A channel that is opened for a try gets one call, and the others follow only
-// when that one was well.
+// A channel that may come back without a word is tried with one call at a time; the
+// others follow only when one was taken. Until then it is closed since it closed,
+// and nothing is told.
 func TestTryIsOneCall(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.Backoff = sender.Backoff{Min: 50 * time.Millisecond, Max: 100 * time.Millisecond}
+	cfg.Backoff = sender.Backoff{Min: 50 * time.Millisecond, Max: 400 * time.Millisecond}
 	r.start(cfg)
 	r.event(r.send("warm", phone, "up"), schema.StateSent)
 	r.channelsRead()
+	send := simulator.Match{Path: "/v2/send_message"}
 	if err := r.sim.AddRule(
 		simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 500},
-		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Status: 400, Code: "MESSAGE_CHANNEL_UNAVAILABLE"},
-		simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(100 * time.Millisecond)},
+		simulator.Rule{Match: send, Times: 3, Status: 400, Code: "MESSAGE_CHANNEL_UNAVAILABLE"},
+		simulator.Rule{Match: send, Times: 1, Status: 429, Headers: map[string]string{"Retry-After": "0"}}, // says nothing of it
+		simulator.Rule{Match: send, Times: 1, Status: 400, Code: "VALIDATION_ERROR"},                       // nor this
+		simulator.Rule{Match: send, Delay: simulator.Duration(100 * time.Millisecond)},
 	); err != nil {
 		t.Fatal(err)
 	}
 	r.send("refused", phone, "x")
 	r.ops(schema.OpsLaneClosed)
+	since := *r.lanes()["send"].Since
 	for i := range 10 {
 		r.send(fmt.Sprint("c-", i), fmt.Sprintf("7900000%04d", i), "x")
 	}
-	r.finals(12)
-	sends := r.sim.Sends()[2:] // after the refused one
-	if gap := sends[1].Time.Sub(sends[0].Time); gap < 100*time.Millisecond {
-		t.Errorf("the second call began %v after the try, before that was answered", gap)
+	if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.sim.Sends()) >= 4 }); err != nil { // two tries
+		t.Fatal(err)
 	}
+	if lane := r.lanes()["send"]; lane.State != "closed" || !lane.Since.Equal(since) || lane.OpensOn != sender.ReopenOnProbe {
+		t.Errorf("lane after two tries: got %+v, want it closed since %v", lane, since)
+	}
+	r.finals(12)
+	sends := r.sim.Sends()[1:]
+	for i, least := range []int64{25, 50, 100, 0, 0, 100} { // milliseconds: half of the wait at the least
+		if gap := sends[i+1].Time.Sub(sends[i].Time); gap.Milliseconds() < least {
+			t.Errorf("call %d began %v after the one before, want %d ms", i+2, gap, least)
+		}
+	}
+	r.ops(schema.OpsLaneOpened)
+	if closed, opened := r.opsCount(schema.OpsLaneClosed), r.opsCount(schema.OpsLaneOpened); closed != 1 || opened != 1 {
+		t.Errorf("told %d times that it closed and %d times that it opened, want once", closed, opened)
+	}
+}
+
+// The list that repeats a state does not put off the try, and does not close what a
+// call has shown to be well, not even through a change of owners.
+func TestRepeatedStateIsNoNews(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	cfg.ChannelsPoll = 10 * time.Millisecond
+	cfg.Backoff = sender.Backoff{Min: 400 * time.Millisecond, Max: 400 * time.Millisecond}
+	w := r.startDoomed(cfg)
+	r.event(r.send("warm", phone, "up"), schema.StateSent)
+	word := fmt.Sprintf(`{"channelId":%q,"transport":"whatsapp","state":"phoneUnavailable"}`, simulator.ChannelWhatsApp)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 200, Body: "[" + word + "]"}) // and takes messages
+	if _, err := r.js.Publish(t.Context(), schema.ChannelEventSubject("main", simulator.ChannelWhatsApp, simulator.StatePhoneUnavailable), []byte(word)); err != nil {
+		t.Fatal(err)
+	}
+	r.ops(schema.OpsLaneClosed)
+	r.send("held", phone, "x")
+	polled := func(n int) {
+		t.Helper()
+		before := r.lists()
+		if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return r.lists() >= before+n }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	polled(5)
+	w.die() // closed, with a command at its head: the next one tries
+	w = r.startDoomed(cfg)
+	r.event("held", schema.StateSent)
+	r.ops(schema.OpsLaneOpened)
+	polled(5)
+	r.event(r.send("next", phone, "x"), schema.StateSent)
+	w.die()
+	stop := r.start(cfg)
+	r.event(r.send("another", phone, "x"), schema.StateSent)
+	polled(5)
+	stop()
+	if closed, opened := r.opsCount(schema.OpsLaneClosed), r.opsCount(schema.OpsLaneOpened); closed != 1 || opened != 1 {
+		t.Errorf("told %d times that it closed and %d times that it opened, want once", closed, opened)
+	}
+}
+
+// lists counts readings of the channel list.
+func (r *rig) lists() (n int) {
+	for _, q := range r.sim.Requests() {
+		if q.Path == "/v2/channels" {
+			n++
+		}
+	}
+	return n
 }

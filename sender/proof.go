@@ -398,7 +398,7 @@ func (o *owner) openProofs(ctx context.Context) error {
 	if o.cfg.Evidence == EvidenceEcho {
 		cfg.FilterSubjects = append(cfg.FilterSubjects, "wazzup."+o.cfg.Account+".evt.message.out.>")
 	}
-	if err := o.follow(ctx, cfg, o.evidenceStored); err != nil {
+	if _, err := o.follow(ctx, cfg, o.evidenceStored); err != nil {
 		return fmt.Errorf("follow evidence: %w", err)
 	}
 	return nil

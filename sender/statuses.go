@@ -139,7 +139,7 @@ func (o *owner) followStatuses(ctx context.Context) error {
 	if from > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from+1
 	}
-	if err := o.follow(ctx, cfg, o.statusEvent); err != nil {
+	if _, err := o.follow(ctx, cfg, o.statusEvent); err != nil {
 		return fmt.Errorf("follow statuses: %w", err)
 	}
 	return nil
@@ -378,6 +378,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 	case statusSaysNothing:
 		return statusDone, nil
 	case statusRecorded:
+		o.lateWord(x.ChannelID, s) // a crash may have come first
 		return statusDone, o.tellStatusAgain(ctx, x, last)
 	case statusTold:
 	}
@@ -396,7 +397,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return 0, err
 	}
 	o.metrics.published(o.ctx, x.Kind, s.late.State)
-	o.lateWord(x.ChannelID, s.late)
+	o.lateWord(x.ChannelID, s)
 	return statusDone, o.publishStatus(x, s.late.State, body)
 }
 

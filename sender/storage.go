@@ -55,8 +55,8 @@ func (f *fill) read(stream string, bytes uint64, limit int64) (tell bool) {
 }
 
 // watchStorage reads the size of each stream, and tells of one that fills up
-// while there is still room: producers, or ingest, will be refused soon. The next
-// owner tells again of what is high when it takes over.
+// while there is still room: producers, or ingest, will be refused soon. That it was
+// told is stored, so that the next owner does not tell it again.
 func (o *owner) watchStorage(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
@@ -111,7 +111,14 @@ func (o *owner) noteFill(i int, stream string, bytes uint64, limit int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := &o.fills[i]
-	if !f.read(stream, bytes, limit) || o.stopping {
+	if o.stopping {
+		return
+	}
+	was := f.high
+	if !f.read(stream, bytes, limit) {
+		if was != f.high {
+			o.keepGate(&o.keeper, nil)
+		}
 		return
 	}
 	detail, err := json.Marshal(f)
@@ -119,7 +126,8 @@ func (o *owner) noteFill(i int, stream string, bytes uint64, limit int64) {
 		o.log.Error().Err(err).Msg("ops_event_not_encoded")
 		return
 	}
-	o.opsEvent(schema.OpsEvent{Name: schema.OpsStorageHigh, Reason: storageRoles()[i], Detail: detail})
+	o.noteOps(&o.keeper, schema.OpsEvent{Name: schema.OpsStorageHigh, Reason: storageRoles()[i], Detail: detail})
+	o.keepGate(&o.keeper, nil)
 }
 
 // streamSize asks for a stream's bytes: its state without its subjects, which the

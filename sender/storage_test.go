@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,91 @@ func TestCommandsStreamFillsUp(t *testing.T) {
 	if n := r.count(schema.OpsEventSubject("main", schema.OpsStorageHigh)); n != 1 {
 		t.Errorf("storage.high was told %d times, want once", n)
 	}
+}
+
+// Each of the account's streams is told of, once until it has fallen, whoever owns
+// the account.
+func TestEachStreamIsToldOnceByAllOwners(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := sender.Hasty(r.config(), time.Hour)
+	cfg.ChannelsPoll = time.Hour
+	cfg.Limits = queue.Limits{CommandBytes: 64 << 10, RecordBytes: 4 << 20, DeferredBytes: 64 << 10, DeadBytes: 64 << 10}
+	// A chat for each, or those in hand would be parked.
+	body := func(id string, n int, at string) []byte {
+		return fmt.Appendf(nil, `{"id":%q,"chatType":"whatsapp","chatId":"7900000%04d","text":%q%s}`, id, n, strings.Repeat("x", 1000), at)
+	}
+	full := func(name string) bool {
+		s, err := r.js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := s.CachedInfo()
+		limit := map[string]int64{"wazzup-main-records": 4 << 20}[name]
+		return int64(info.State.Bytes)*100 >= max(limit, 64<<10)*85 //nolint:gosec // small
+	}
+	for n := 100; !full("wazzup-main-dead"); n += 100 {
+		r.buryMany(n)
+	}
+	w := r.startDoomed(cfg)
+	r.states(r.send("warm", phone, "up"))
+	r.laneRequest("pause", "")
+	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	for i := 0; !full("wazzup-main-deferred"); i++ {
+		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp2, body(fmt.Sprint("d-", i), i, `,"sendAt":"`+later+`"`)); err != nil {
+			t.Fatal(err)
+		}
+		r.emptied() // it is deferred
+	}
+	for i := 0; !full("wazzup-main-commands"); i++ {
+		if _, err := r.pub.Send(t.Context(), schema.KindSend, simulator.ChannelWhatsApp, body(fmt.Sprint("c-", i), i, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for !full("wazzup-main-records") {
+		if _, err := r.js.Publish(t.Context(), "wazzup.main.evt.message.in."+simulator.ChannelWhatsApp+".whatsapp."+phone, fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", 100_000))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(want string) {
+		t.Helper()
+		var got string
+		if err := waitFor(t, func() bool { got = r.reasons(schema.OpsStorageHigh); return got == want }); err != nil {
+			t.Fatalf("%v: told of %q, want %q", err, got, want)
+		}
+	}
+	told("commands dead deferred records")
+	w.die()
+	stop := r.start(cfg)
+	r.lanes()
+	if err := waitFor(t, func() bool { return r.lanes()["send"].Backlog > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	r.laneRequest("resume", "")
+	if err := waitFor(t, func() bool { return r.lanes()["send"].Backlog == 0 }); err != nil { // it has fallen
+		t.Fatal(err)
+	}
+	stop()
+	told("commands dead deferred records")
+}
+
+// reasons are those of all operator events of a name, in the order of the alphabet.
+func (r *rig) reasons(name schema.OpsName) string {
+	r.t.Helper()
+	var all []string
+	err := r.ledger().Events(r.t.Context(), schema.OpsEventSubject("main", name), 1, func(_ uint64, body []byte) error {
+		var e schema.OpsEvent
+		if err := json.Unmarshal(body, &e); err != nil {
+			return err
+		}
+		all = append(all, e.Reason)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
 }
 
 // count is how many events are stored on a subject.

@@ -28,16 +28,27 @@ func (o *owner) watch(ctx context.Context) error {
 	if !o.webhooks {
 		o.log.Warn().Msg("no_webhook_has_ever_arrived")
 	}
-	if err := o.follow(ctx, jetstream.OrderedConsumerConfig{
+	stored, err := o.follow(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{prefix + "channel.>", prefix + "channels"},
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-	}, o.channelEvent); err != nil {
+	}, o.channelEvent)
+	if err != nil {
 		return fmt.Errorf("watch channel states: %w", err)
 	}
 	if err := o.followStatuses(ctx); err != nil {
 		return err
 	}
-	return o.openProofs(ctx)
+	if err := o.openProofs(ctx); err != nil || stored == 0 {
+		return err
+	}
+	// No lane opens before the last word on its channel is known: it may have come
+	// while nobody owned the account.
+	select {
+	case <-o.replayed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("read channel states: %w", ctx.Err())
+	}
 }
 
 // followHeartbeat is how often the server says that it has nothing to tell: a
@@ -45,10 +56,11 @@ func (o *owner) watch(ctx context.Context) error {
 const followHeartbeat = 2 * time.Second
 
 // follow hands over the stored events that the configuration selects, and goes on
-// through the loss of connections and nodes until the owner is closed.
-func (o *owner) follow(ctx context.Context, cfg jetstream.OrderedConsumerConfig, take jetstream.MessageHandler) error {
+// through the loss of connections and nodes until the owner is closed. stored is how
+// many there are now.
+func (o *owner) follow(ctx context.Context, cfg jetstream.OrderedConsumerConfig, take jetstream.MessageHandler) (stored uint64, err error) {
 	var events jetstream.Consumer
-	err := queue.Ask(ctx, func(ctx context.Context) error {
+	err = queue.Ask(ctx, func(ctx context.Context) error {
 		s, err := o.js.Stream(ctx, o.topology.Records())
 		if err == nil {
 			events, err = s.OrderedConsumer(ctx, cfg)
@@ -56,20 +68,21 @@ func (o *owner) follow(ctx context.Context, cfg jetstream.OrderedConsumerConfig,
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
+	stored = events.CachedInfo().NumPending
 	following, err := events.Consume(take, jetstream.PullHeartbeat(followHeartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			o.log.Debug().Err(err).Strs("filters", cfg.FilterSubjects).Msg("watch_interrupted") // it goes on by itself
 		}))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	o.onClose(func() {
 		following.Stop()
 		<-following.Closed()
 	})
-	return nil
+	return stored, nil
 }
 
 // channelEvent takes in a stored channel event. The stored time tells which of
@@ -111,6 +124,7 @@ func (o *owner) channelEvent(m jetstream.Msg) {
 		o.channelState(id, word.state, word.learned)
 	}
 	clear(o.replay)
+	o.caughtUp()
 }
 
 // channelWord is a state of a channel, and when it was stored.
@@ -119,15 +133,16 @@ type channelWord struct {
 	learned time.Time
 }
 
-// breakerChanged tells operators of a breaker.
+// breakerChanged stores which breakers are open, for the next owner, and tells
+// operators of one. The breakers call it from within Allow and done, under the
+// owner's mutex.
 func (o *owner) breakerChanged(change BreakerChange) {
-	if change.Again {
-		return // it was told when it opened
-	}
-	name, opensOn := schema.OpsBreakerClosed, ""
+	e := schema.OpsEvent{Name: schema.OpsBreakerClosed, ChannelID: change.Channel, Reason: string(change.Family)}
 	if change.Open {
-		name, opensOn = schema.OpsBreakerOpened, probeAt(change.RetryAt)
+		e.Name, e.OpensOn = schema.OpsBreakerOpened, probeAt(change.RetryAt)
 	}
-	// The breaker calls back from within Allow and done, under the owner's mutex.
-	o.ops(name, change.Channel, string(change.Family), opensOn)
+	if !change.Again { // it was told when it opened
+		o.noteOps(&o.keeper, e)
+	}
+	o.keepGate(&o.keeper, nil)
 }

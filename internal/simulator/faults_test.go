@@ -3,6 +3,9 @@ package simulator_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -342,5 +345,29 @@ func TestCloseDuringARefusal(t *testing.T) {
 	s.Close() // returns
 	if err := s.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); !errors.Is(err, simulator.ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+// A connection that was opened before a refusal and not used carries nothing past it.
+func TestRefusalEndsUnusedConnections(t *testing.T) {
+	t.Parallel()
+	s := start(t, simulator.Config{})
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	// Another one that was accepted later has been used: so this one was accepted.
+	if answer, err := s.client.Get(s.URL() + "/_sim/rules"); err != nil { //nolint:noctx // a moment
+		t.Fatal(err)
+	} else {
+		_ = answer.Body.Close()
+	}
+	if err := s.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = fmt.Fprintf(conn, "GET /v2/channels HTTP/1.1\r\nHost: x\r\nAuthorization: Basic key\r\n\r\n") // it may be closed by now
+	if answer, err := io.ReadAll(conn); len(answer) > 0 {
+		t.Errorf("answered %q (%v)", answer, err)
 	}
 }

@@ -57,6 +57,7 @@ type Server struct {
 	windowStart time.Time
 	windowUsed  int
 
+	fresh    sync.Map   // net.Conn: accepted, and nothing has come on it yet
 	lmu      sync.Mutex // guards the listener and spawning; the last of the locks to be taken
 	http     *http.Server
 	listener net.Listener
@@ -191,7 +192,14 @@ func (s *Server) adopt(ln net.Listener) error {
 		Handler:           s.Handler(),
 		BaseContext:       s.base,
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(zerolog.NewSlogHandler(s.cfg.Log), slog.LevelWarn),
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				s.fresh.Store(conn, nil)
+				return
+			}
+			s.fresh.Delete(conn)
+		},
+		ErrorLog: slog.NewLogLogger(zerolog.NewSlogHandler(s.cfg.Log), slog.LevelWarn),
 	}
 	return nil
 }
@@ -265,6 +273,14 @@ func (s *Server) refuse(d time.Duration) error {
 	// First, so that no idle connection carries a request past the refusal.
 	s.http.SetKeepAlivesEnabled(false)
 	_ = s.listener.Close() // an error means that it is closed already
+	// One that a client opened and has not used yet is as good as idle; net/http
+	// leaves it alone for five seconds.
+	s.fresh.Range(func(conn, _ any) bool {
+		if conn, ok := conn.(net.Conn); ok {
+			_ = conn.Close()
+		}
+		return true
+	})
 	s.cfg.Log.Info().Dur("for", d).Msg("simulator refuses connections")
 	return nil
 }
