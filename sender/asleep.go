@@ -9,10 +9,12 @@ package sender
 // before its consumers go: one that is closed for a moment keeps them.
 const sleepRounds = 5
 
-// shut reports whether a gate of its own keeps the lane closed. While the whole
-// account is closed nothing is acknowledged, and consumers cost nothing.
+// shut reports whether a gate of its own keeps the lane closed, and it is not being
+// tried. While the whole account is closed nothing is acknowledged, and consumers cost
+// nothing.
 func (l *lane) shut() bool {
-	return l.channel != nil && (l.channel.closed != nil || l.pauseOf() != nil)
+	g := l.channel
+	return g != nil && (g.closed != nil && !g.trying || l.pauseOf() != nil)
 }
 
 // sleepIfShut is called for each lane in every round of discovery. The owner's mutex

@@ -118,3 +118,29 @@ func TestLaneIsClosedAtTakeOver(t *testing.T) {
 	r.event("send", schema.StateSent)
 	r.emptied()
 }
+
+// A channel that is tried is pulled, however long its next command takes to come.
+func TestTriedLaneStaysAwake(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := sender.Drowsy(r.config())
+	cfg.ChannelsPoll = time.Hour
+	cfg.Backoff = sender.Backoff{Min: 4 * time.Second, Max: time.Hour} // until the try: half of it at the least
+	r.start(cfg)
+	r.channelsRead()
+	r.channelEvent(simulator.StatePhoneUnavailable)
+	r.ops(schema.OpsLaneClosed)
+	if err := r.sim.SetChannel(simulator.Channel{ChannelID: simulator.ChannelWhatsApp, Transport: "whatsapp", PlainID: "1", State: simulator.StateActive}); err != nil {
+		t.Fatal(err) // nobody says so
+	}
+	r.asleep(schema.KindSend)
+	r.consumers("the channel to be tried", func(all map[string]*jetstream.ConsumerInfo) bool {
+		return all[laneOf(schema.KindSend, simulator.ChannelWhatsApp)] != nil
+	})
+	// Each of these is found in a later round of discovery.
+	for i, channel := range []string{simulator.ChannelWhatsApp2, simulator.ChannelTelegram} {
+		r.bulkOn(channel, fmt.Sprint("other-", i), phone, "x")
+		r.wait("the other", func(all []schema.CommandEvent) bool { return len(all) > i })
+	}
+	r.event(r.send("try", phone, "x"), schema.StateSent)
+}

@@ -165,7 +165,7 @@ func TestBulkStillMoves(t *testing.T) {
 			if bulk < 0.02 {
 				t.Errorf("%.1f %% of what was sent meanwhile was bulk: it stands still", 100*bulk)
 			}
-			if bulk > 0.1 {
+			if bulk > 0.2 { // a fifth would be what it takes where nobody else wants more
 				t.Errorf("%.1f %% of what was sent meanwhile was bulk, want about a twentieth", 100*bulk)
 			}
 		})
