@@ -314,7 +314,7 @@ func (o *owner) request(b *batch, r syncRequest, do func(context.Context) wazzup
 	a := do(ctx)
 	v := Classify(FamilySync, a)
 	took := time.Since(began)
-	o.settleRequest(b, t, a, v, began)
+	o.settleRequest(t, a, v, began)
 	o.reportCall(ctx, span, r.commands, callReport{
 		family: FamilySync, answer: a, verdict: v, items: r.items, outcome: requestOutcome(&a, v, r.items), took: took,
 	})
@@ -339,7 +339,7 @@ func requestOutcome(a *wazzup.Answer, v Verdict, items int) string {
 // outcomeSplit is of a refused request whose halves are sent by themselves.
 const outcomeSplit = "split"
 
-func (o *owner) settleRequest(b *batch, t ticket, a wazzup.Answer, v Verdict, began time.Time) {
+func (o *owner) settleRequest(t ticket, a wazzup.Answer, v Verdict, began time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	code := ErrorCode(a)

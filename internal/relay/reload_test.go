@@ -199,7 +199,7 @@ func TestWorkerReloadsKeysAndRates(t *testing.T) {
 	// The key: the account goes on with the new one.
 	file := account(", rate: 3/24h, channels: {" + channel + ": {bulkRate: 1/24h}}")
 	gone("accounts.yaml")
-	refuse("accounts.yaml: the file that it names cannot be read: no such file or directory")
+	refuse("cannot be read: no such file or directory")
 	f.write("accounts.yaml", file)
 	gone("main.key")
 	refuse("accounts[0].apiKeyFile")
