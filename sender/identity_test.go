@@ -158,7 +158,8 @@ func TestScheduledIsSentThenAndOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.start(r.config())
-	at := time.Now().Add(1500 * time.Millisecond)
+	r.channelsRead() // the worker is up
+	at := time.Now().Add(2 * time.Second)
 	body := fmt.Sprintf(`{"id":"later","chatType":"whatsapp","chatId":%q,"text":"x","sendAt":%q}`, phone, at.Format(time.RFC3339Nano))
 	r.publish(schema.KindSend, "later", body)
 	r.emptied() // it waits in the deferred stream

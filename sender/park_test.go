@@ -376,7 +376,8 @@ func TestCommandTooLargeToSchedule(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	stop := r.start(r.config())
-	due := time.Now().Add(1500 * time.Millisecond)
+	r.channelsRead() // the worker is up
+	due := time.Now().Add(3 * time.Second)
 	at := `,"sendAt":"` + due.UTC().Format(time.RFC3339Nano) + `"`
 	r.send("large", phone, "x", at, strings.Repeat(" ", int(r.nc.MaxPayload())-170))
 	r.waitStep("large", "scheduled")
@@ -399,7 +400,8 @@ func TestScheduleFiresTwice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.start(r.config())
-	at := `,"sendAt":"` + time.Now().Add(700*time.Millisecond).UTC().Format(time.RFC3339Nano) + `"`
+	r.channelsRead() // the worker is up
+	at := `,"sendAt":"` + time.Now().Add(2*time.Second).UTC().Format(time.RFC3339Nano) + `"`
 	r.send("twice", phone, "x", at)
 	r.waitStep("twice", "scheduled")
 	names := queue.Names{Account: "main"}

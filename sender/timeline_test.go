@@ -310,7 +310,8 @@ func TestTimelineOfAScheduledCommand(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.start(r.config())
-	at := time.Now().Add(1500 * time.Millisecond)
+	r.channelsRead() // the worker is up
+	at := time.Now().Add(2 * time.Second)
 	r.send("later", phone, "x", fmt.Sprintf(`,"sendAt":%q`, at.Format(time.RFC3339Nano)))
 	if now := r.waiting("later", "schedule"); now.Since == nil || now.Why != "sendAt" {
 		t.Errorf("waiting: got %+v", now)
