@@ -94,6 +94,7 @@ func stuck(b *testing.B, where layout, n, healthy int, limit rate.Rate) []float6
 	took := time.Since(time.Unix(0, began)).Seconds()
 	cpu := p.usage().CPU + s.server.usage().CPU - before
 
+	time.Sleep(limit.Per) // the window that was just used up is what would be measured
 	s.vendor.tell("reset")
 	s.publishPaced(paced, pace, func(i int) string {
 		if where == interleaved {
