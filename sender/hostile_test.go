@@ -169,7 +169,7 @@ func TestChannelTokenThatIsAWildcard(t *testing.T) {
 // and neither a consumer nor a lane is made for it.
 func TestManyMalformedChannels(t *testing.T) {
 	t.Parallel()
-	const many = 800
+	const many = 2000
 	r := newRig(t)
 	r.start(r.config())
 	r.event(r.bulk("first", phone), schema.StateSent)

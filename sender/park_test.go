@@ -105,7 +105,7 @@ func (r *rig) deferredEmptied() {
 // its lane, and goes on in order when its doubt is settled.
 func TestChatThatWaitsDoesNotStopItsLane(t *testing.T) {
 	t.Parallel()
-	const many = 1000
+	const many = 3000
 	r := newRig(t)
 	cfg := r.config()
 	cfg.ReconcileWait = time.Minute
