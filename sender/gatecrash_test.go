@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
@@ -197,16 +199,8 @@ func TestOpeningIsStoredBeforeItTakesEffect(t *testing.T) {
 			r := newRig(t)
 			cfg := r.config()
 			cfg.ChannelsPoll = time.Hour
-			held, release := make(chan struct{}), make(chan struct{})
-			once := sync.OnceFunc(func() { close(held) })
-			c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
-				if toClient || !bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) || !bytes.Contains(frame, []byte(`"name":"`+tt.gate+`"`)) {
-					return nil
-				}
-				once()
-				return release
-			})
-			r.startOn(queuetest.Conn(t, c), cfg)
+			nc, held, release := r.holdGate(tt.gate)
+			r.startOn(nc, cfg)
 			r.states(r.send("warm", phone, "up"))
 			r.channelsRead()
 			tt.close(r)
@@ -242,16 +236,8 @@ func TestClosingOvertakesAnOpening(t *testing.T) {
 	r := newRig(t)
 	cfg := r.config()
 	cfg.ChannelsPoll = time.Hour
-	held, release := make(chan struct{}), make(chan struct{})
-	once := sync.OnceFunc(func() { close(held) })
-	c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
-		if toClient || !bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) || !bytes.Contains(frame, []byte(`"name":"lane.opened"`)) {
-			return nil
-		}
-		once()
-		return release
-	})
-	stop := r.startOn(queuetest.Conn(t, c), cfg)
+	nc, held, release := r.holdGate("lane.opened")
+	stop := r.startOn(nc, cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()
 	r.channelEvent(simulator.StateNotEnoughMoney)
@@ -296,4 +282,20 @@ func waitFor(t *testing.T, cond func() bool) error {
 		}
 	}
 	return nil
+}
+
+// holdGate connects so that a gate's record which tells an event of the name is held
+// back until release is closed; held is closed when one is.
+func (r *rig) holdGate(name string) (nc *nats.Conn, held, release chan struct{}) {
+	r.t.Helper()
+	held, release = make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(held) })
+	c := newHolder(r.t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
+		if toClient || !bytes.HasPrefix(frame, []byte("PUB wz.main.f.")) || !bytes.Contains(frame, []byte(`"name":"`+name+`"`)) {
+			return nil
+		}
+		once()
+		return release
+	})
+	return queuetest.Conn(r.t, c), held, release
 }
