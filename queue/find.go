@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Bounds of one request of a search, far below what a subscription buffers.
+// Bounds of one request of a search.
 const (
 	findBatch = 1000
 	findBytes = 8 << 20
@@ -101,18 +101,19 @@ func (l *Ledger) batch(ctx context.Context, stream, filter string, from uint64, 
 		return 0, fmt.Errorf("search %s: %w", stream, err)
 	}
 	inbox := l.nc.NewInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
+	answers := make(chan *nats.Msg, findBatch+1) // and the end; SubscribeSync would make room for 65,536
+	sub, err := l.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return 0, fmt.Errorf("search %s: %w", stream, err)
 	}
+	closed := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(closed) })
 	defer func() { _ = sub.Unsubscribe() }() // an error means that the connection is closed
 	if err := l.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, request); err != nil {
 		return 0, fmt.Errorf("search %s: %w", stream, err)
 	}
 	for {
-		wait, cancel := context.WithTimeout(ctx, requestWait)
-		m, err := sub.NextMsgWithContext(wait)
-		cancel()
+		m, err := nextAnswer(ctx, answers, closed)
 		if err != nil {
 			return 0, fmt.Errorf("search %s: %w", stream, err)
 		}
@@ -132,6 +133,19 @@ func (l *Ledger) batch(ctx context.Context, stream, filter string, from uint64, 
 		}
 		last = d.Seq
 		each(d)
+	}
+}
+
+func nextAnswer(ctx context.Context, answers <-chan *nats.Msg, closed <-chan struct{}) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	select {
+	case m := <-answers:
+		return m, nil
+	case <-closed:
+		return nil, nats.ErrConnectionClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

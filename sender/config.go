@@ -84,6 +84,7 @@ type timing struct {
 	laneIdle    time.Duration // after it a lane without work is retired; default 10 min
 	sleepRounds int           // see [sleepRounds]
 	storage     time.Duration // how often the streams' sizes are read; default 5 s
+	longest     bool          // every wait that chance decides is the longest
 	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
 }
 

@@ -55,6 +55,12 @@ func Drowsy(cfg Config) Config {
 	return cfg
 }
 
+// Longest is a configuration whose every wait that chance decides is the longest.
+func Longest(cfg Config) Config {
+	cfg.timing.longest = true
+	return cfg
+}
+
 // GuardPer is a configuration whose webhook repairs are counted over this time.
 func GuardPer(cfg Config, per time.Duration) Config {
 	cfg.timing.guardPer = per

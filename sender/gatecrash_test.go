@@ -69,6 +69,7 @@ func (r *rig) dyingAt(cfg sender.Config, name schema.OpsName, at gatePoint) (los
 	return gone, func() {
 		nc.Close()
 		stop()
+		r.expireLease()
 	}
 }
 
@@ -122,9 +123,11 @@ func TestGateChangesAreToldOnceThroughACrash(t *testing.T) {
 					cfg := r.config()
 					cfg.ChannelsPoll = time.Hour
 					cfg.Limits.DedupeWindow = window
+					r.send("warm", phone, "up")
+					r.bulk("warm-bulk", phone)
 					lost, die := r.dyingAt(cfg, change.name, at)
-					r.states(r.send("warm", phone, "up"))
-					r.event(r.bulk("warm-bulk", phone), schema.StateSent)
+					r.event("warm", schema.StateSent)
+					r.event("warm-bulk", schema.StateSent)
 					r.channelsRead()
 					if change.before != nil {
 						change.before(r)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -692,4 +693,9 @@ func (o *owner) nonce() string {
 	return o.noncePrefix + strconv.FormatUint(o.nonces.Add(1), 36)
 }
 
-func (o *owner) random() float64 { return rand.Float64() }
+func (o *owner) random() float64 {
+	if o.cfg.timing.longest {
+		return math.Nextafter(1, 0)
+	}
+	return rand.Float64()
+}

@@ -310,19 +310,22 @@ func TestDueCommandIsNotParkedAheadOfWhatItsChatHolds(t *testing.T) {
 // doomed is a worker that can be cut off from NATS for good, as if it had died:
 // it records nothing any more and gives nothing up.
 type doomed struct {
+	r    *rig
 	stop func()
 	nc   *nats.Conn
 }
 
+// die saves the time until the lease is over; tests that kill processes wait for it.
 func (w *doomed) die() {
 	w.nc.Close()
 	w.stop()
+	w.r.expireLease()
 }
 
 func (r *rig) startDoomed(cfg sender.Config) *doomed {
 	r.t.Helper()
 	nc := queuetest.Conn(r.t, r.srv)
-	return &doomed{stop: r.startOn(nc, cfg), nc: nc}
+	return &doomed{r: r, stop: r.startOn(nc, cfg), nc: nc}
 }
 
 // A command that the disk does not take with our headers stays in hand, in its

@@ -79,7 +79,7 @@ func holdsTo(t *testing.T, requests []time.Time, limit rate.Rate) {
 func TestRatesAcrossOwners(t *testing.T) {
 	t.Parallel()
 	const n = 12
-	limit, longer, spacing := rate.Rate{N: n, Per: 6 * time.Second}, rate.Rate{N: n, Per: 8 * time.Second}, 12*time.Second
+	limit, longer, spacing := rate.Rate{N: n, Per: 4 * time.Second}, rate.Rate{N: n, Per: 6 * time.Second}, 8*time.Second
 	for _, tt := range []struct {
 		name  string
 		limit rate.Rate // of the next owner
@@ -100,9 +100,13 @@ func TestRatesAcrossOwners(t *testing.T) {
 			r.channelsRead()
 			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, 2)
 			r.reached("the first paced message", func(v *simulator.View) bool { return v.Sends == 1 })
-			r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, n)
+			r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, n-3)
+			r.reached("the window's limit but for one", func(v *simulator.View) bool { return v.Requests == n-1 })
+			// By then a good part of the window is over, for those who know of it.
+			r.send("last", phone, "x", `,"sendAt":"`+time.Now().Add(limit.Per/2).UTC().Format(time.RFC3339Nano)+`"`)
 			r.reached("the window's limit", func(v *simulator.View) bool { return v.Requests == n })
 			r.finals(n - 1) // nothing is in doubt
+			r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, 2)
 			cfg.Rate = tt.limit
 			left := time.Now()
 			switch tt.name {

@@ -183,6 +183,7 @@ func (r *rig) killable(cfg sender.Config) (w *sender.Worker, stop, kill func()) 
 	return w, stop, func() {
 		nc.Close()
 		stop()
+		r.expireLease()
 	}
 }
 
