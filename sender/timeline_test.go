@@ -129,6 +129,7 @@ func TestTimeline(t *testing.T) {
 	r := newRig(t)
 	before := time.Now().Add(-time.Second)
 	r.start(r.config())
+	r.states(r.send("warm", "79000000001", "up")) // nothing waits for the worker any more
 	r.states(r.send("a", phone, "secret text"))
 	sent := r.event("a", schema.StateSent)
 	r.status(sent.MessageID, "read", 3)
@@ -354,7 +355,9 @@ func TestTimelineOfADoubt(t *testing.T) {
 func TestTimelineTooLargeToAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.start(r.config())
+	cfg := r.config()
+	cfg.Timeout = patience // of a request, on a slow machine
+	r.start(cfg)
 	r.states(r.send("long", phone, "x"))
 	s, err := r.js.Stream(t.Context(), queue.Names{Account: "main"}.Records())
 	if err != nil {

@@ -109,7 +109,7 @@ func TestTooManyRequests(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			cfg := r.config()
-			cfg.MaxAttempts = 1
+			cfg.MaxAttempts, cfg.Timeout = 1, patience // no request is told that its turn comes too late
 			cfg.Rate = rate.Rate{N: 100, Per: window}
 			cfg.ChannelsPoll = 300 * time.Millisecond
 			r.start(cfg)
@@ -197,7 +197,7 @@ func TestTooManyRequestsAcrossOwners(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			cfg := r.config()
-			cfg.MaxAttempts = 1
+			cfg.MaxAttempts, cfg.Timeout = 1, patience // no request is told that its turn comes too late
 			cfg.Rate = rate.Rate{N: 100, Per: 500 * time.Millisecond}
 			w, stop, kill := r.killable(cfg)
 			r.channelsRead()
