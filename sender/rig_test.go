@@ -3,6 +3,7 @@ package sender_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -379,7 +380,7 @@ func (r *rig) asFormerOwner(write func(l *queue.Ledger)) {
 	}
 	write(l)
 	l.Close()
-	if err := lease.Release(ctx); err != nil {
+	if err := lease.Release(ctx); err != nil && !errors.Is(err, queue.ErrLeaseLost) { // on a slow machine it has run out
 		r.t.Fatal(err)
 	}
 }
