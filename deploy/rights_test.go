@@ -109,7 +109,7 @@ func load(t *testing.T, dir string) *server.Options {
 func (g *guarded) ready() {
 	g.t.Helper()
 	for _, srv := range g.servers {
-		if !srv.ReadyForConnections(10 * time.Second) {
+		if !srv.ReadyForConnections(time.Minute) {
 			g.t.Fatal("a server did not come up")
 		}
 	}
@@ -117,7 +117,7 @@ func (g *guarded) ready() {
 		lags := func(s *server.Server) bool { return !s.JetStreamIsCurrent() }
 		return slices.ContainsFunc(g.servers, (*server.Server).JetStreamIsLeader) && !slices.ContainsFunc(g.servers, lags)
 	}
-	ticker, deadline := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
+	ticker, deadline := time.NewTicker(20*time.Millisecond), time.After(time.Minute)
 	defer ticker.Stop()
 	for len(g.servers) > 1 && !led() {
 		select {
@@ -475,7 +475,7 @@ func TestRightsNeedLoginAndTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Fprintf(conn, "CONNECT {\"user\":\"admin\",\"pass\":\"%sadmin\"}\r\nPING\r\n", passwordOf); err != nil {
@@ -513,7 +513,7 @@ func TestCertificateIsRotated(t *testing.T) {
 		t.Error("the server still shows the former certificate")
 	}
 	for _, nc := range []*nats.Conn{before, after} {
-		if _, err := nc.Request("wazzup.main.cmd.send."+channel, []byte(`{}`), 10*time.Second); err != nil {
+		if _, err := nc.Request("wazzup.main.cmd.send."+channel, []byte(`{}`), time.Minute); err != nil {
 			t.Errorf("certificate %d: %v", serial(nc), err)
 		}
 	}

@@ -174,7 +174,7 @@ func (p *producer) await(what string, publish func(queue.PublishOption) error) (
 // ask makes a request and returns the answer.
 func (p *producer) ask(name, body string) string {
 	p.t.Helper()
-	m, err := p.nc.Request(schema.APISubject(mine, name), []byte(body), 10*time.Second)
+	m, err := p.nc.Request(schema.APISubject(mine, name), []byte(body), time.Minute)
 	if err != nil {
 		p.t.Fatalf("%s: %v", name, err)
 	}
@@ -301,7 +301,7 @@ func (i *install) jobs() {
 	p.send("after", "79990000005", nil)(schema.StateSent)
 	soon(schema.StateSent)
 	r.until("wazzup.main.evt.command.sent.send.*")
-	if _, err := i.login("admin").Request("$SRV.PING.wazzup", nil, 10*time.Second); err != nil {
+	if _, err := i.login("admin").Request("$SRV.PING.wazzup", nil, time.Minute); err != nil {
 		i.t.Errorf("the worker's service is not found: %v", err)
 	}
 	if refused := i.refused(); len(refused) > 0 {
@@ -362,7 +362,7 @@ func (i *install) produce(p *producer) {
 	if _, err := p.publish.Send(i.t.Context(), schema.KindBulk, channel, []byte(`{"chatType":"whatsapp","chatId":"79990000004","text":"Hi"}`), queue.WithReplyTo(subject)); err != nil {
 		i.t.Fatal(err)
 	}
-	if _, err := events.NextMsg(10 * time.Second); err != nil {
+	if _, err := events.NextMsg(time.Minute); err != nil {
 		i.t.Errorf("nothing came to %s: %v", subject, err)
 	}
 }

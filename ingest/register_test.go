@@ -148,7 +148,7 @@ func TestRegistersOverNATS(t *testing.T) {
 // skip takes what comes while it is the first, until the second.
 func skip(t *testing.T, ch <-chan string, while, until string) {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case got := <-ch:
@@ -173,7 +173,7 @@ func expect(t *testing.T, ch <-chan string, want ...string) {
 			if got != w {
 				t.Fatalf("got %q, want %q", got, w)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("no %q came", w)
 		}
 	}

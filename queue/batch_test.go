@@ -193,7 +193,7 @@ func TestPublishAllEnds(t *testing.T) {
 	a.limitCommands(t, 10_000)
 	all := campaign(200, 10)
 	p := newPublisher(t, a.nc, "main")
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	results, err := p.PublishAll(ctx, all)
 	if !errors.Is(err, context.DeadlineExceeded) {

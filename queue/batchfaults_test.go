@@ -136,7 +136,7 @@ func TestPublishRightGiven(t *testing.T) {
 	srv := limitedServer(t, rights("wazzup.a.cmd.>"))
 	nc := srv.login(t, "limited")
 	short := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}

@@ -398,9 +398,9 @@ func TestConsumerProgress(t *testing.T) {
 	t.Parallel()
 	srv := queuetest.Server(t)
 	a := newAccount(t, srv)
-	cfg := queue.ConsumerConfig{Name: "shop", AckWait: 300 * time.Millisecond}
+	cfg := queue.ConsumerConfig{Name: "shop", AckWait: 2 * time.Second}
 	slow := func(context.Context, *queue.Received) error {
-		<-time.After(time.Second)
+		<-time.After(5 * time.Second)
 		return nil
 	}
 	one := consume(t, a.nc, cfg, slow)

@@ -33,7 +33,7 @@ func bury(t *testing.T, l *queue.Ledger, letters ...*queue.DeadLetter) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("a letter is not stored")
 		}
 	}

@@ -22,7 +22,7 @@ func ExamplePublisher() {
 	}
 	const channel = "3376e1c3-26a6-478b-b964-72bf01cc22cb"
 	command := schema.NewText("order-1042-shipped", channel, schema.ChatWhatsApp, "79998887766", "Your order is on its way")
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	receipt, err := publisher.SendMessage(ctx, command)
 	switch {
@@ -103,7 +103,7 @@ func ExamplePublisher_PublishAndWait() {
 	}
 	command := schema.NewText("login-7", "3376e1c3-26a6-478b-b964-72bf01cc22cb", schema.ChatWhatsApp, "79998887766", "Your code is 1234")
 	command.ExpireAt = time.Now().Add(5 * time.Minute) // later it is worthless
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	outcome, err := publisher.PublishAndWait(ctx, queue.Command{Kind: schema.KindSend, Message: command})
 	switch {
@@ -185,7 +185,8 @@ func ExampleRequests_Do() {
 		fmt.Println(err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	requests.HandOver = time.Second // how long to wait for a worker, if none serves the account
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var channels struct {
 		Items []struct {
@@ -198,5 +199,5 @@ func ExampleRequests_Do() {
 		return
 	}
 	fmt.Println(len(channels.Items))
-	// Output: request channels.list of account main: no worker serves this account: context deadline exceeded
+	// Output: request channels.list of account main: no worker serves this account
 }

@@ -95,7 +95,7 @@ func TestPublishAndWaitInbox(t *testing.T) {
 func TestPublishAndWaitNotEnded(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t, queuetest.Server(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	got, err := newPublisher(t, a.nc, "main").PublishAndWait(ctx, queue.Command{Kind: schema.KindSend, Message: text("a", "79998887766", "x")})
 	if !errors.Is(err, queue.ErrNotEnded) || !errors.Is(err, context.DeadlineExceeded) || got.Seq != 1 || got.Event != nil {
@@ -139,7 +139,7 @@ func TestPublishAndWaitLostEvent(t *testing.T) {
 		p.SetQuiet(20 * time.Millisecond)
 		wait := time.Minute
 		if !tt.ends {
-			wait = 300 * time.Millisecond
+			wait = 2 * time.Second
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		got, err := p.PublishAndWait(ctx, queue.Command{Kind: schema.KindSend, Message: text("a", "79998887766", "x")})
@@ -212,13 +212,13 @@ func TestPublishAndWaitWhileAsking(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPublisher(t, a.nc, "main")
-	const quiet = 4 * time.Second
+	const quiet = 6 * time.Second
 	p.SetQuiet(quiet)
 	got, err := p.PublishAndWait(bounded(t), queue.Command{Kind: schema.KindSend, Message: text("a", "79998887766", "x")})
 	if err != nil || got.Event.State != schema.StateSent {
 		t.Fatalf("got %+v, %v", got.Event, err)
 	}
-	if took := time.Since(<-asked); took > quiet/2 {
+	if took := time.Since(<-asked); took > quiet-time.Second {
 		t.Errorf("the event was looked at after %v", took)
 	}
 }

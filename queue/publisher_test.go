@@ -210,7 +210,7 @@ func TestPublishForbidden(t *testing.T) {
 	})
 	nc := srv.login(t, "limited")
 	short := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}
@@ -221,7 +221,7 @@ func TestPublishForbidden(t *testing.T) {
 	if _, err := newPublisher(t, nc, "a").SendMessage(short(), command); !errors.Is(err, queue.ErrNoStream) {
 		t.Errorf("the account a: got %v, want ErrNoStream", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	results, err := newPublisher(t, nc, "b").PublishAll(ctx, []queue.Command{
 		{Kind: schema.KindSend, Message: command}, {Kind: schema.KindSend, Message: command},
@@ -255,7 +255,7 @@ func limitedServer(t *testing.T, rights *server.Permissions) *limited {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the server did not start")
 	}
 	return &limited{srv.ClientURL(), srv, opts}

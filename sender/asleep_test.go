@@ -17,7 +17,7 @@ func (r *rig) listed(what string, cond func(sender.LaneItem) bool) {
 	r.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		l := r.lanes()["bulk"]
 		if cond(l) {
@@ -123,9 +123,9 @@ func TestLaneIsClosedAtTakeOver(t *testing.T) {
 func TestTriedLaneStaysAwake(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	cfg := sender.Drowsy(r.config())
+	cfg := sender.Longest(sender.Drowsy(r.config()))
 	cfg.ChannelsPoll = time.Hour
-	cfg.Backoff = sender.Backoff{Min: 4 * time.Second, Max: time.Hour} // until the try: half of it at the least
+	cfg.Backoff = sender.Backoff{Min: 5 * time.Second, Max: 5 * time.Second} // until the try
 	r.start(cfg)
 	r.channelsRead()
 	r.channelEvent(simulator.StatePhoneUnavailable)

@@ -30,7 +30,7 @@ func (r *rig) ask(name, body string) answer {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		m, err := r.nc.Request(schema.APISubject("main", name), []byte(body), 10*time.Second)
 		if err == nil {
@@ -233,7 +233,7 @@ func (r *rig) waitStep(id, step string) {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		got := r.ask("command.get", fmt.Sprintf(`{"id":%q}`, id))
 		if strings.Contains(string(got.Body), `"step":"`+step+`"`) {

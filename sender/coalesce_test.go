@@ -235,7 +235,7 @@ func TestSyncRequests(t *testing.T) {
 				r.sync(entity, schema.Verb(verb), json.RawMessage(body), queue.WithID(fmt.Sprint("c", i+1)))
 			}
 			cfg := r.config()
-			cfg.SyncGather, cfg.MaxAttempts = 100*time.Millisecond, 1 // bisecting spends none
+			cfg.SyncGather, cfg.MaxAttempts = 250*time.Millisecond, 1 // bisecting spends none
 			r.start(cfg)
 			for i, want := range tt.ends {
 				e := r.bySeq(uint64(i) + 1)

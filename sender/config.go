@@ -86,6 +86,7 @@ type timing struct {
 	storage     time.Duration // how often the streams' sizes are read; default 5 s
 	longest     bool          // every wait that chance decides is the longest
 	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
+	openFor     time.Duration // how long a breaker is open the first time; default 5 s
 }
 
 // ChannelConfig are the paces of one channel, where they differ.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wazzup-relay/wazzup-relay/internal/schematest"
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
@@ -68,7 +67,7 @@ func TestAcknowledgements(t *testing.T) {
 	stored, refused := 0, 0
 	for i := range 8 {
 		body := fmt.Appendf(nil, `{"id":"%d","chatType":"whatsapp","chatId":%q,"text":%q}`, i, phone, strings.Repeat("x", 1000))
-		m, err := r.nc.Request(subject, body, 10*time.Second)
+		m, err := r.nc.Request(subject, body, patience)
 		if err != nil {
 			t.Fatal(err)
 		}

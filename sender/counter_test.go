@@ -116,7 +116,7 @@ func (s *counterServer) changed() {
 // wait blocks until cond holds; it is called with the lock held.
 func (s *counterServer) wait(what string, cond func() bool) {
 	s.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
 		ok, change := cond(), s.change
@@ -175,7 +175,7 @@ func (r *rig) counters(user string, want ...int) []int {
 	var all []int
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		all = r.storedCounters(user)
 		if len(all) >= len(want) && slices.Equal(all[len(all)-len(want):], want) {
@@ -417,7 +417,7 @@ func TestCounterReloadWhileNATSIsAway(t *testing.T) {
 	s.wait("the other key", func() bool {
 		return !slices.ContainsFunc(users, func(u string) bool { return s.keys[u] != "next" })
 	})
-	if took := time.Since(began); took > 6*time.Second {
+	if took := time.Since(began); took > 14*time.Second { // one after the other: 16 s
 		t.Errorf("the connections with the other key took %v", took)
 	}
 	cut.Store(false)
@@ -471,7 +471,7 @@ func TestCounterOfLostOwner(t *testing.T) {
 		<-tick.C
 	}
 	s.wait("the next ownership", func() bool { return s.total[`1`] == 2 })
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the worker owns the account again after %v", took)
 	}
 	r.counters(`1`, 0, 1, 90, 3)

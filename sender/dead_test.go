@@ -271,7 +271,7 @@ func TestRedrive(t *testing.T) {
 		t.Errorf("sent: got %+v", sent)
 	}
 	for _, state := range []schema.State{schema.StateDead, schema.StateSent} {
-		m, err := replies.NextMsg(10 * time.Second)
+		m, err := replies.NextMsg(patience)
 		if err != nil || m.Header.Get(schema.HeaderCEType) != "wazzup.command."+string(state) {
 			t.Errorf("reply: got %+v (%v), want %s", m, err, state)
 		}
@@ -670,7 +670,7 @@ func (r *rig) drained() {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for timeout := time.After(20 * time.Second); ; {
+	for timeout := time.After(patience); ; {
 		info, err := s.Info(r.t.Context())
 		if err != nil {
 			r.t.Fatal(err)
@@ -776,16 +776,19 @@ func TestRedriveForgotten(t *testing.T) {
 func TestRedriveTooOld(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	cfg := r.config()
-	cfg.Limits.Retention = time.Hour + 1500*time.Millisecond
-	r.rule(simulator.Rule{
-		Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Status: 429, Headers: map[string]string{"Retry-After": "2"},
-	})
-	r.start(cfg)
+	const oldest = 4 * time.Second
 	r.send("a", phone, "1")
+	cfg := r.config()
+	cfg.Limits.Retention = time.Hour + time.Millisecond
+	stop := r.start(cfg)
 	if e := r.died("a", 1); e.Error.Reason != schema.ReasonTooOld {
 		t.Fatalf("reason: got %s, want too_old", e.Error.Reason)
 	}
+	stop()
+	tooOld := time.After(oldest) // for the next owner, too
+	cfg.Limits.Retention = time.Hour + oldest
+	r.start(cfg)
+	<-tooOld
 	r.redrive(`{"ids":["a"]}`, sender.RedriveAnswer{Redriven: 1, Unsent: 1})
 	r.event("a", schema.StateSent)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
 	"github.com/wazzup-relay/wazzup-relay/schema"
+	"github.com/wazzup-relay/wazzup-relay/sender"
 )
 
 // echo stores what ingest would for the vendor's echo of an API send.
@@ -52,9 +53,9 @@ func TestEchoAsEvidence(t *testing.T) {
 	}
 	r := newRig(t)
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
-	cfg := r.config()
-	cfg.ReconcileWait = 700 * time.Millisecond
-	r.start(cfg)
+	cfg := sender.OpenFor(r.config(), time.Millisecond)
+	cfg.ReconcileWait = patience
+	stop := r.start(cfg)
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
 		t.Fatal(err)
 	}
@@ -62,14 +63,28 @@ func TestEchoAsEvidence(t *testing.T) {
 		chat := fmt.Sprintf("7900000%04d", i)
 		r.publish(schema.KindSend, tt.name, fmt.Sprintf(`{"id":%q,"chatType":"whatsapp","chatId":%q,%s}`, tt.name, chat, tt.body))
 	}
-	for i, tt := range tests {
-		r.event(tt.name, schema.StateUnknown)
-		fields := tt.echo
-		if i < len(tests)-1 {
-			fields = fmt.Sprintf(tt.echo, ms(time.Now()))
+	for _, proof := range []bool{false, true} { // when those that prove something were judged, the others were there
+		for i, tt := range tests {
+			if tt.proof != proof {
+				continue
+			}
+			r.event(tt.name, schema.StateUnknown)
+			fields := tt.echo
+			if i < len(tests)-1 {
+				fields = fmt.Sprintf(tt.echo, ms(time.Now()))
+			}
+			r.echo(fmt.Sprint("m-", i), fmt.Sprintf("7900000%04d", i), fields)
 		}
-		r.echo(fmt.Sprint("m-", i), fmt.Sprintf("7900000%04d", i), fields)
 	}
+	for _, tt := range tests {
+		if tt.proof {
+			r.event(tt.name, schema.StateSent)
+		}
+	}
+	// The next owner judges the rest again, and waits for no more.
+	stop()
+	cfg.ReconcileWait = 200 * time.Millisecond
+	r.start(cfg)
 	for i, tt := range tests { //nolint:paralleltest // the rows share one rig
 		t.Run(tt.name, func(t *testing.T) {
 			r.states(tt.name)
@@ -96,9 +111,9 @@ func TestEchoesAreNotShared(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
-	cfg := r.config()
-	cfg.ReconcileWait = 4 * time.Second // longer than the bulk lane takes to be found
-	r.start(cfg)
+	cfg := sender.OpenFor(r.config(), time.Millisecond)
+	cfg.ReconcileWait = patience
+	stop := r.start(cfg)
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message", Text: "lost"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +140,15 @@ func TestEchoesAreNotShared(t *testing.T) {
 	// An old message that the vendor delivers after a reconnection.
 	send(schema.KindSend, "old", "79000000005")
 	r.echo("m6", "79000000005", `"authorType":9,"dateTime":`+ms(time.Now().Add(-time.Minute))+`,"text":"lost"`)
+	// One that is proven: by then the others were there to be judged.
+	send(schema.KindSend, "proven", "79000000006")
+	r.echo("m7", "79000000006", lost())
+	r.event("proven", schema.StateSent)
+	r.event("two-a", schema.StateSent)
+	// The next owner judges the rest again, and waits for no more.
+	stop()
+	cfg.ReconcileWait = 200 * time.Millisecond
+	r.start(cfg)
 
 	for _, id := range []string{"two-a", "two-b", "one", "taken", "before", "old"} {
 		r.states(id)
@@ -133,7 +157,7 @@ func TestEchoesAreNotShared(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.events {
-		if e.State != schema.StateSent {
+		if e.State != schema.StateSent || e.ID == "proven" {
 			continue
 		}
 		sent++
@@ -192,8 +216,8 @@ func TestEqualTextsInOneClass(t *testing.T) {
 	t.Parallel()
 	r := lossy(t)
 	cfg := r.config()
-	cfg.ReconcileWait = 3 * time.Second
-	r.start(cfg)
+	cfg.ReconcileWait = patience
+	stop := r.start(cfg)
 	for _, id := range []string{"a", "b", "c"} {
 		r.send(id, phone, "lost")
 	}
@@ -204,6 +228,10 @@ func TestEqualTextsInOneClass(t *testing.T) {
 			t.Errorf("%s is sent by %s, want m%d", id, e.MessageID, i)
 		}
 	}
+	r.event("c", schema.StateUnknown)
+	stop()
+	cfg.ReconcileWait = 200 * time.Millisecond
+	r.start(cfg)
 	r.event("c", schema.StateDead)
 	if n := len(r.sim.Sends()); n != 3 {
 		t.Errorf("the vendor got %d requests, want 3", n)
@@ -251,25 +279,22 @@ func TestPhases(t *testing.T) {
 		{"refused", simulator.Rule{Status: 400, Code: "MESSAGES_NOT_TEXT_FIRST"}, schema.StateRejected, schema.PhaseAnswered},
 		{"429", simulator.Rule{Status: 429, Times: 1, Headers: map[string]string{"Retry-After": "0"}}, schema.StateRetrying, schema.PhaseAnswered},
 	}
-	r := lossy(t)
-	for _, tt := range tests {
-		tt.rule.Match.Text = tt.text
-		if err := r.sim.AddRule(tt.rule); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg := r.config()
-	cfg.Timeout = 300 * time.Millisecond
-	r.start(cfg)
-	for i, tt := range tests {
-		r.send(tt.text, fmt.Sprintf("7900000%04d", i), tt.text)
-	}
-	for _, tt := range tests { //nolint:paralleltest // the rows share one rig
-		t.Run(tt.text, func(t *testing.T) {
-			if e := r.event(tt.text, tt.state); e.Error == nil || e.Error.Phase != tt.phase {
-				t.Errorf("%s: got %+v, want the phase %s", e.State, e.Error, tt.phase)
+	for _, timeout := range []time.Duration{patience, 300 * time.Millisecond} { // the last is of what hangs
+		r := lossy(t)
+		cfg := r.config()
+		cfg.Timeout = timeout
+		r.start(cfg)
+		for i, tt := range tests {
+			if (tt.rule.Fault == simulator.FaultHang) != (timeout < patience) {
+				continue
 			}
-		})
+			tt.rule.Match.Text = tt.text
+			r.rule(tt.rule)
+			r.send(tt.text, fmt.Sprintf("7900000%04d", i), tt.text)
+			if e := r.event(tt.text, tt.state); e.Error == nil || e.Error.Phase != tt.phase {
+				t.Errorf("%s: got %s %+v, want the phase %s", tt.text, e.State, e.Error, tt.phase)
+			}
+		}
 	}
 }
 

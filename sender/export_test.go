@@ -61,6 +61,13 @@ func Longest(cfg Config) Config {
 	return cfg
 }
 
+// OpenFor is a configuration whose breakers are open for this time before the first
+// probe.
+func OpenFor(cfg Config, d time.Duration) Config {
+	cfg.timing.openFor = d
+	return cfg
+}
+
 // GuardPer is a configuration whose webhook repairs are counted over this time.
 func GuardPer(cfg Config, per time.Duration) Config {
 	cfg.timing.guardPer = per

@@ -56,9 +56,9 @@ type faultRow struct {
 }
 
 func faultRows() []faultRow {
-	yes, slow := true, simulator.Duration(150*time.Millisecond)
+	yes := true
 	lost, unanswered := simulator.Rule{Fault: simulator.FaultDropBeforeRead}, simulator.Rule{Fault: simulator.FaultDropAfterAccept}
-	unreachable := simulator.Rule{Fault: simulator.FaultRefuse, For: simulator.Duration(60 * time.Millisecond)}
+	unreachable := simulator.Rule{Fault: simulator.FaultRefuse, For: simulator.Duration(patience)} // until the failure is recorded
 	refused := simulator.Rule{Status: 400, Code: "MESSAGES_CAN_NOT_ADD"}
 	at := func(p point) *point { return &p }
 	index := at(point{"PUB wz.main.x.", `"id":"target"`, false})
@@ -66,7 +66,7 @@ func faultRows() []faultRow {
 	return []faultRow{
 		{name: "before the claim", at: at(record("claim", false)), calls: 1, took: true},
 		{name: "claim stored, its answer lost", at: at(record("claim", true)), doubt: true},
-		{name: "during the call", vendor: simulator.Rule{Delay: slow}, at: &point{}, calls: 1, took: true, doubt: true},
+		{name: "during the call", vendor: simulator.Rule{Fault: simulator.FaultHang, Accept: &yes}, at: &point{}, calls: 1, took: true, doubt: true},
 		{name: "answer not noted", at: index, calls: 1, took: true, doubt: true},
 		{name: "answer noted, nothing else", at: indexed, calls: 1, took: true},
 		{name: "end not stored", at: at(record("final", false)), calls: 1, took: true},
@@ -206,9 +206,12 @@ func (c faultCase) run(r *rig) {
 		rule.Match, rule.Times = simulator.Match{Path: "/v2/send_message", Text: "target"}, 1
 		r.rule(rule)
 	}
-	cfg.Timeout, cfg.ReconcileWait = time.Second, 200*time.Millisecond
+	cfg.Timeout, cfg.ReconcileWait = patience, 200*time.Millisecond
+	if c.at == nil && rule.Fault == simulator.FaultHang {
+		cfg.Timeout = time.Second
+	}
 	if c.echo {
-		cfg.ReconcileWait = 20 * time.Second
+		cfg.ReconcileWait = patience
 	}
 	more := ""
 	if c.resend {
@@ -250,6 +253,7 @@ func (c faultCase) run(r *rig) {
 	r.emptied()
 	r.deferredEmptied()
 	c.check(r)
+	r.sim.Close() // nobody waits for the time-out of what hangs
 }
 
 func (c faultCase) check(r *rig) {
@@ -365,10 +369,14 @@ func (r *rig) startMortal(cfg sender.Config, at *point, forGood bool, ahead func
 	r.t.Helper()
 	w := &mortal{t: r.t, lost: make(chan struct{}), good: forGood}
 	var passed atomic.Bool
-	claim := record("claim", false)
+	claim, retry := record("claim", false), record("retry", false)
 	c := newCutter(r.t, r.srv.URL(), func(toClient bool, frame []byte) bool {
-		if !toClient && claim.matches(frame) {
+		switch {
+		case toClient:
+		case claim.matches(frame):
 			ahead()
+		case retry.matches(frame):
+			r.sim.EndRefusal()
 		}
 		switch {
 		case w.dead.Load():
@@ -404,7 +412,7 @@ func (w *mortal) waitLost() {
 	w.t.Helper()
 	select {
 	case <-w.lost:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		w.t.Fatal("the worker never came to the point")
 	}
 }
@@ -459,12 +467,10 @@ func TestLateAnswerOfAFrozenOwner(t *testing.T) {
 			r := newRig(t)
 			r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 			cfg := r.config()
-			cfg.ReconcileWait = 30 * time.Second
-			if err := r.sim.AddRule(simulator.Rule{
-				Match: simulator.Match{Path: "/v2/send_message", Text: "target"}, Delay: simulator.Duration(300 * time.Millisecond),
-			}); err != nil {
-				t.Fatal(err)
-			}
+			cfg.ReconcileWait, cfg.Timeout = patience, patience
+			address, release := r.holdAnswers(`"target"`, 0)
+			vendor := cfg.APIURL
+			cfg.APIURL = address
 			frozen := new(stalled)
 			r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), frozen.pass)), cfg)
 			r.send("target", phone, "target", `,"onUnknown":"`+onUnknown+`"`)
@@ -472,12 +478,10 @@ func TestLateAnswerOfAFrozenOwner(t *testing.T) {
 			r.waitRequested()
 			frozen.freeze()
 			r.expireLease()
-			cfg.Worker = "worker-2"
+			cfg.Worker, cfg.APIURL = "worker-2", vendor
 			r.start(cfg)
 			r.event("target", schema.StateUnknown)
-			if err := r.sim.Wait(t.Context(), func(v *simulator.View) bool { return v.Requests == v.Finished }); err != nil {
-				t.Fatal(err)
-			}
+			release()
 			frozen.thaw()
 			e := r.event("target", schema.StateSent)
 			if e.Evidence == nil || e.Evidence.Kind != schema.EvidenceAnswer || e.MessageID != r.messageID("target") {
@@ -585,12 +589,13 @@ func TestClaimConfirmedAfterTheLeaseIsNotCalled(t *testing.T) {
 	r := newRig(t)
 	cfg := r.config()
 	frozen := new(stalled)
+	freeze := sync.OnceFunc(frozen.freeze) // the claim may be published again
 	stop := r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
 		if toClient {
 			return frozen.pass(toClient, frame)
 		}
 		if bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(`{"t":"claim","id":"target"`)) {
-			frozen.freeze() // the claim passes, its PubAck does not
+			freeze() // the claim passes, its PubAck does not
 		}
 		return false
 	})), cfg)

@@ -135,7 +135,7 @@ func TestGateChangesAreToldOnceThroughACrash(t *testing.T) {
 					change.make(r)
 					select {
 					case <-lost:
-					case <-time.After(20 * time.Second):
+					case <-time.After(patience):
 						t.Fatal("the worker never came to the point")
 					}
 					die()
@@ -212,7 +212,7 @@ func TestOpeningIsStoredBeforeItTakesEffect(t *testing.T) {
 			tt.open(r)
 			select {
 			case <-held:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the opening was never stored")
 			}
 			if tt.closed != schema.OpsAccountClosed {
@@ -276,7 +276,7 @@ func waitFor(t *testing.T, cond func() bool) error {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for !cond() {
 		select {
 		case <-tick.C:

@@ -31,7 +31,7 @@ func (r *rig) ops(name schema.OpsName) schema.OpsEvent {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	m, err := c.Next(jetstream.FetchContext(ctx))
 	if err != nil {

@@ -54,7 +54,7 @@ func until(t *testing.T, reader sdkmetric.Reader, what string, cond func(series)
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		got := collected(t, reader)
 		if cond(got) {
@@ -74,7 +74,7 @@ func TestGauges(t *testing.T) {
 	r := newRig(t)
 	reader := sdkmetric.NewManualReader()
 	r.meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
-	cfg := sender.Hasty(r.config(), time.Hour)
+	cfg := sender.OpenFor(sender.Hasty(r.config(), time.Hour), time.Second)
 	cfg.ChannelsPoll = time.Hour
 	stop := r.start(cfg)
 	send, sync := float64(len(simulator.DefaultChannels())), float64(len(schema.Entities()))
@@ -96,7 +96,7 @@ func TestGauges(t *testing.T) {
 	}
 	until(t, reader, "the records' size", func(s series) bool { fill := s["wazzup.stream.fill main records"]; return fill > 0 && fill < 0.1 })
 
-	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(300 * time.Millisecond)}); err != nil {
+	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(2 * time.Second)}); err != nil {
 		t.Fatal(err)
 	}
 	r.send("slow", phone, "x")
@@ -130,9 +130,7 @@ func TestGauges(t *testing.T) {
 	}
 	until(t, reader, "no paused lane", func(s series) bool { return s["wazzup.lanes paused"] == 0 })
 
-	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); err != nil {
-		t.Fatal(err)
-	}
+	reachable := r.unreachable()
 	for i := range 30 { // one chat: most of them are parked behind the first
 		r.send(fmt.Sprint("c-", i), phone, "x")
 	}
@@ -140,7 +138,7 @@ func TestGauges(t *testing.T) {
 		return s["wazzup.breakers.open send family"] == 1 && s["wazzup.breakers.open sync family"] == 0 &&
 			s["wazzup.commands.held parked"] > 0 && s["wazzup.commands.held parked"]+s["wazzup.commands.held hand"] >= 30
 	})
-	r.sim.ClearRules()
+	reachable()
 	r.finals(31)
 	until(t, reader, "all well", func(s series) bool {
 		return s["wazzup.breakers.open send family"] == 0 && s["wazzup.commands.held parked"] == 0

@@ -349,7 +349,7 @@ func TestOwnerDiesAmidRepair(t *testing.T) {
 			}
 			select {
 			case <-lost:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the worker never came to the point")
 			}
 			nc.Close()

@@ -57,13 +57,14 @@ func TestTooOldWhileHeld(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.Limits.Retention = time.Hour + 1500*time.Millisecond
+	cfg.Limits.Retention = time.Hour + 4*time.Second
 	if err := r.sim.AddRule(simulator.Rule{
-		Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Status: 429, Headers: map[string]string{"Retry-After": "3"},
+		Match: simulator.Match{Path: "/v2/send_message"}, Times: 1, Status: 429, Headers: map[string]string{"Retry-After": "5"},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	r.start(cfg)
+	r.channelsRead() // the worker is up
 	r.states(r.send("a", phone, "1"))
 	if e := r.event("a", schema.StateDead); e.Error.Reason != schema.ReasonTooOld {
 		t.Errorf("reason: got %s, want too_old", e.Error.Reason)

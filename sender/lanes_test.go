@@ -33,7 +33,7 @@ func (r *rig) inventChannels(n int) []string {
 // comes, in either class.
 func TestLaneIsFoundWithinASecond(t *testing.T) {
 	t.Parallel()
-	const slack = 300 * time.Millisecond // of a loaded machine
+	const slack = 600 * time.Millisecond // of a loaded machine; a search every other second would take 1.8 s at the least
 	r := newRig(t)
 	cfg := r.config()
 	cfg.ChannelsPoll = time.Hour
@@ -45,7 +45,7 @@ func TestLaneIsFoundWithinASecond(t *testing.T) {
 	var took []time.Duration
 	for i, channel := range r.inventChannels(8) {
 		kind := []schema.Kind{schema.KindSend, schema.KindBulk}[i%2]
-		wait := time.NewTimer(time.Duration(random.IntN(400)) * time.Millisecond) // at any moment of the search
+		wait := time.NewTimer(time.Duration(random.IntN(200)) * time.Millisecond) // since the last search
 		<-wait.C
 		r.backlog(kind, channel, 1)
 		stored := time.Now()
@@ -65,13 +65,13 @@ func (r *rig) flood(kind schema.Kind, channel string, n int) {
 	r.t.Helper()
 	for i := range n {
 		body := fmt.Appendf(nil, `{"chatType":"whatsapp","chatId":"7900%07d","text":%q}`, i, kind)
-		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}, jetstream.WithStallWait(30*time.Second)); err != nil {
+		if _, err := r.js.PublishMsgAsync(&nats.Msg{Subject: schema.SendSubject("main", kind, channel), Data: body}, jetstream.WithStallWait(patience)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
 	select {
 	case <-r.js.PublishAsyncComplete():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("publishing was not acknowledged")
 	}
 }
@@ -155,10 +155,15 @@ func TestPaceIsUsedHoweverSlowTheVendor(t *testing.T) {
 	r.start(cfg)
 	r.finals(n)
 	_, messages := r.requestTimes()
-	// Without jitter, on an idle machine. Four calls at a time would take six times as long.
-	least := time.Duration(n-1) * pace.Per / time.Duration(pace.N)
-	if took := messages[n-1].Sub(messages[0]); took > 3*least {
-		t.Errorf("%d calls took %v, want %v and a tenth for the jitter", n, took, least)
+	// As many as the pace allows while one is answered, less the jitter, would be 21.
+	together := 0
+	for i, at := range messages {
+		for before := i; before >= 0 && at.Sub(messages[before]) < delay; before-- {
+			together = max(together, i-before+1)
+		}
+	}
+	if together < 12 {
+		t.Errorf("at most %d calls were under way together, want the pace to be used", together)
 	}
 }
 

@@ -23,7 +23,7 @@ func (r *rig) laneOnce(what string, is func(sender.LaneItem) bool) sender.LaneIt
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		lane := r.lanes()["send"]
 		if is(lane) {
@@ -93,7 +93,7 @@ func TestLanesTellOfABreaker(t *testing.T) {
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()
-	r.rule(simulator.Rule{Fault: simulator.FaultRefuse})
+	r.unreachable()
 	r.send("a", phone, "x")
 	lane := r.laneOnce("an open breaker", func(lane sender.LaneItem) bool { return lane.Reason == "breaker" })
 	if lane.State != "closed" || lane.Why != "family send" || lane.Since == nil || !strings.HasPrefix(lane.OpensOn, "a probe at ") {
@@ -127,7 +127,7 @@ func (r *rig) opsCountOnce(name schema.OpsName, least int) int {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		n := r.opsCount(name)
 		if n >= least {
@@ -179,7 +179,7 @@ func TestFailedCallSaysWhy(t *testing.T) {
 	r.start(r.config())
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()
-	r.rule(simulator.Rule{Fault: simulator.FaultRefuse})
+	r.unreachable()
 	r.send("a", phone, "x")
 	r.event("a", schema.StateRetrying)
 	calls := log.lines(t, "call")
@@ -207,7 +207,7 @@ func TestReadySaysWhy(t *testing.T) {
 	w, _ := r.worker(cfg)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		err := w.Ready()
 		if err != nil && strings.Contains(err.Error(), queue.Names{Account: "second"}.Commands()) {

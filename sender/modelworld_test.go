@@ -250,7 +250,7 @@ func (w *world) publishCommand(c *modelCommand, opts ...queue.PublishOption) {
 // reconnected waits until the server answers the test's own connection again.
 func (w *world) reconnected(cause error) {
 	w.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -616,7 +616,7 @@ func (w *world) comeToRest() {
 	w.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(45 * time.Second)
+	timeout := time.After(patience)
 	for round := 0; !w.finished() || !w.resting(); round++ {
 		// Once a second, for each word is a webhook that must come to rest too.
 		for _, ch := range w.sim.Channels() {
@@ -714,7 +714,7 @@ func (w *world) stored(stream string) []jetstream.Msg {
 	defer messages.Stop()
 	var all []jetstream.Msg
 	for {
-		m, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
+		m, err := messages.Next(jetstream.NextMaxWait(patience))
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -175,7 +175,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 	}
 	o.keeper.record = o.accountRecord
 	o.caughtUp = sync.OnceFunc(func() { close(o.replayed) })
-	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
+	o.breakers = NewBreakers(BreakerConfig{OpenFor: o.cfg.timing.openFor, OpenMax: breakerOpenMax}, o.breakerChanged)
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.callCtx, o.cancelCall = context.WithCancel(context.Background())
 	return o

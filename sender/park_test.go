@@ -35,7 +35,7 @@ func (r *rig) loadChat(prefix string, n int, more ...string) {
 	}
 	select {
 	case <-r.js.PublishAsyncComplete():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("publishing was not acknowledged")
 	}
 }
@@ -91,7 +91,7 @@ func (r *rig) deferredEmptied() {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for r.deferred() > 0 {
 		select {
 		case <-tick.C:
@@ -143,7 +143,7 @@ func (r *rig) emptiedBut(n uint64) {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		info, err := s.Info(r.t.Context())
 		if err != nil {
@@ -247,7 +247,7 @@ func (r *rig) parks() {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		s, err := r.js.Stream(r.t.Context(), queue.Names{Account: "main"}.Deferred())
 		if err != nil {
@@ -279,11 +279,9 @@ func TestDueCommandIsNotParkedAheadOfWhatItsChatHolds(t *testing.T) {
 	r.send("w00000a", waitingChat, "w00000a", `,"sendAt":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)+`"`)
 	r.emptied()
 	stop()
-	if err := r.sim.AddRule(simulator.Rule{
-		Match: simulator.Match{Path: "/v2/send_message", Text: "w00000"}, Delay: simulator.Duration(4 * time.Second),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	vendor := cfg.APIURL
+	address, release := r.holdAnswers(`"w00000"`, 0)
+	cfg.APIURL, cfg.Timeout = address, patience
 	first := r.startDoomed(cfg)
 	r.channelsRead()
 	r.send("w00000", waitingChat, "w00000")
@@ -298,8 +296,10 @@ func TestDueCommandIsNotParkedAheadOfWhatItsChatHolds(t *testing.T) {
 	r.parks()
 	r.loadChat("x", 10)
 	r.emptiedBut(16)
+	first.nc.Close() // the answer cannot be noted any more
+	release()
 	first.die()
-	cfg.Worker = "worker-2"
+	cfg.Worker, cfg.APIURL = "worker-2", vendor
 	r.start(cfg)
 	r.finals(27)
 	r.inOrder(27)
@@ -367,6 +367,7 @@ func TestBusyChatSharesItsLane(t *testing.T) {
 	if n := len(r.sim.Sends()); n > 150 {
 		t.Errorf("the other chat waited for %d requests", n)
 	}
+	r.sim.ClearRules() // the rest need not take as long
 	r.finals(601)
 	r.inOrder(600)
 	r.emptied()
@@ -380,7 +381,7 @@ func TestCommandTooLargeToSchedule(t *testing.T) {
 	r := newRig(t)
 	stop := r.start(r.config())
 	r.channelsRead() // the worker is up
-	due := time.Now().Add(3 * time.Second)
+	due := time.Now().Add(5 * time.Second)
 	at := `,"sendAt":"` + due.UTC().Format(time.RFC3339Nano) + `"`
 	r.send("large", phone, "x", at, strings.Repeat(" ", int(r.nc.MaxPayload())-170))
 	r.waitStep("large", "scheduled")
@@ -404,7 +405,7 @@ func TestScheduleFiresTwice(t *testing.T) {
 	r := newRig(t)
 	r.start(r.config())
 	r.channelsRead() // the worker is up
-	at := `,"sendAt":"` + time.Now().Add(2*time.Second).UTC().Format(time.RFC3339Nano) + `"`
+	at := `,"sendAt":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano) + `"`
 	r.send("twice", phone, "x", at)
 	r.waitStep("twice", "scheduled")
 	names := queue.Names{Account: "main"}
@@ -414,6 +415,9 @@ func TestScheduleFiresTwice(t *testing.T) {
 	}
 	held, err := s.GetLastMsgForSubject(t.Context(), names.ScheduleSubject("twice", "0"))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), held.Sequence); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // as the server would: without the schedule's own headers
@@ -452,9 +456,7 @@ func TestOldestIsParked(t *testing.T) {
 	r.start(cfg)
 	r.event("w00000", schema.StateUnknown)
 	r.parked()
-	if err := r.sim.AddRule(simulator.Rule{Delay: simulator.Duration(20 * time.Millisecond)}); err != nil {
-		t.Fatal(err)
-	}
+	r.slow(100 * time.Millisecond)
 	r.prove("w00000")
 	r.emptied() // what is left is parked
 	r.laneRequest("pause", "send")
@@ -466,6 +468,7 @@ func TestOldestIsParked(t *testing.T) {
 	if lane.Oldest == nil || lane.Oldest.Before(began.Add(-time.Second)) || lane.Oldest.After(published) {
 		t.Errorf("the oldest is of %v, want one of %v to %v", lane.Oldest, began, published)
 	}
+	r.sim.ClearRules() // the rest need not take as long
 	r.laneRequest("resume", "send")
 	r.finals(many)
 	r.inOrder(many)

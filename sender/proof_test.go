@@ -96,7 +96,7 @@ func (r *rig) lateProofs(n int) []lateProof {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	var all []lateProof
 	for len(all) < n || r.pending(c) {
@@ -273,7 +273,7 @@ func TestLateAnswerAfterSent(t *testing.T) {
 	t.Parallel()
 	r := lossy(t)
 	cfg := r.config()
-	cfg.ReconcileWait = 5 * time.Second
+	cfg.ReconcileWait = patience
 	r.start(cfg)
 	r.send("a", phone, "lost")
 	r.event("a", schema.StateUnknown)
@@ -295,7 +295,7 @@ func TestLateAnswerOfADoubt(t *testing.T) {
 	t.Parallel()
 	r := lossy(t)
 	cfg := r.config()
-	cfg.ReconcileWait = 20 * time.Second
+	cfg.ReconcileWait = patience
 	r.start(cfg)
 	r.send("a", phone, "lost")
 	r.event("a", schema.StateUnknown)
@@ -416,6 +416,9 @@ func TestGivenUpOutlivesItsOwner(t *testing.T) {
 			stop()
 			cfg := r.config()
 			cfg.ReconcileWait = time.Second
+			if echoes > 1 {
+				cfg.ReconcileWait = patience
+			}
 			r.start(cfg)
 			r.send("doubted", phone, "lost")
 			r.event("doubted", schema.StateUnknown)
@@ -442,8 +445,9 @@ func TestAnEchoThatProvedSomethingIsTaken(t *testing.T) {
 	t.Parallel()
 	r := lossy(t)
 	cfg := r.config()
-	cfg.ReconcileWait = 4 * time.Second // longer than the bulk lane takes to be found
+	cfg.ReconcileWait = 5 * time.Second
 	r.start(cfg)
+	r.event(r.bulk("warm", phone), schema.StateSent) // its lane is open
 	r.send("a", phone, "lost")
 	r.event("a", schema.StateUnknown)
 	r.publish(schema.KindBulk, "b", fmt.Sprintf(`{"id":"b","chatType":"whatsapp","chatId":%q,"text":"lost"}`, phone))

@@ -104,7 +104,7 @@ func TestNoCallStartsAfterAGateHasClosed(t *testing.T) {
 		}, func(r *rig) { r.channelEvent(simulator.StateActive) }, simulator.StateNotEnoughMoney},
 		{"an operator's pause", false, func(r *rig) { r.laneRequest("pause", "send") }, func(r *rig) { r.laneRequest("resume", "send") }, ""},
 		{"a 429", false, func(r *rig) {
-			refuse(simulator.Rule{Status: 429, Headers: map[string]string{"Retry-After": "2"}, Times: 1})(r)
+			refuse(simulator.Rule{Status: 429, Headers: map[string]string{"Retry-After": "5"}, Times: 1})(r)
 			r.event("refused", schema.StateRetrying)
 		}, func(*rig) {}, ""},
 		{"a breaker", false, func(r *rig) {

@@ -2,6 +2,7 @@ package sender_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,12 +75,27 @@ func (r *spreadRig) owned(counts ...int) time.Duration {
 	})
 }
 
+// shared is that so many workers own all accounts, and none more than its share.
+func (r *spreadRig) shared(workers int) func(map[string][]string) bool {
+	share := (len(r.accounts) + workers - 1) / workers
+	return func(byWorker map[string][]string) bool {
+		all := 0
+		for _, owns := range byWorker {
+			if len(owns) > share {
+				return false
+			}
+			all += len(owns)
+		}
+		return all == len(r.accounts) && len(byWorker) == workers
+	}
+}
+
 // until waits until what the living workers own satisfies the condition.
 func (r *spreadRig) until(start time.Time, what string, cond func(map[string][]string) bool) time.Duration {
 	r.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(patience)
 	for {
 		members, err := r.members.List(r.t.Context())
 		if err != nil {
@@ -103,6 +119,54 @@ func (r *spreadRig) until(start time.Time, what string, cond func(map[string][]s
 		case <-tick.C:
 		case <-timeout:
 			r.t.Fatalf("waited in vain for %s: %v", what, byWorker)
+		}
+	}
+}
+
+// expiries follows the leases from now on. The returned function counts those that ran
+// out, since a worker that has gone did not give them up.
+func (r *spreadRig) expiries() (count func() int) {
+	r.t.Helper()
+	changes, err := r.nc.SubscribeSync("$KV.wazzup-owners.>")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	holders, err := r.leases.Holders(r.t.Context(), r.accounts)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return func() (n int) {
+		r.t.Helper()
+		members, err := r.members.List(r.t.Context())
+		if err == nil {
+			err = r.nc.Flush()
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for {
+			left, _, err := changes.Pending()
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if left == 0 {
+				return n
+			}
+			m, err := changes.NextMsg(patience)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			var lease struct{ Worker string } // "" = it is given up
+			if len(m.Data) > 0 && json.Unmarshal(m.Data, &lease) != nil {
+				r.t.Fatalf("lease: %s", m.Data)
+			}
+			account := m.Subject[strings.LastIndex(m.Subject, ".")+1:]
+			former := holders[account]
+			gone := !slices.ContainsFunc(members, func(m queue.Member) bool { return m.ID == former })
+			if former != "" && lease.Worker != "" && lease.Worker != former && gone {
+				n++
+			}
+			holders[account] = lease.Worker
 		}
 	}
 }
@@ -185,15 +249,15 @@ func TestAccountsSpreadOverWorkers(t *testing.T) {
 	r.start(r.configs(r.accounts...)...)
 	t.Logf("a second one has its share after %v", r.owned(3, 4))
 	third, _ := r.worker(r.configs(r.accounts...)...)
-	t.Logf("a third one has its share after %v", r.owned(1, 3, 3))
+	t.Logf("a third one has its share after %v", r.until(time.Now(), "at most three accounts each", r.shared(3)))
 	r.until(time.Now(), "a worker that has its share and stands by for the rest to be ready", func(map[string][]string) bool {
 		return third.Ready() == nil
 	})
+	expired := r.expiries()
 	stopFirst()
-	took := r.owned(3, 4)
-	t.Logf("without the first one the others own all after %v", took)
-	if took > 2*time.Second {
-		t.Errorf("what a stopped worker owned had owners after %v, want at most 2s", took)
+	t.Logf("without the first one the others own all after %v", r.owned(3, 4))
+	if n := expired(); n != 0 {
+		t.Errorf("%d leases of a worker that stopped ran out: it gave them not up", n)
 	}
 	r.sentOnce(end())
 }
@@ -207,17 +271,7 @@ func TestWorkersThatStartTogether(t *testing.T) {
 	for range 3 {
 		r.start(r.configs(r.accounts...)...)
 	}
-	took := r.until(start, "at most three accounts each", func(byWorker map[string][]string) bool {
-		all := 0
-		for _, owns := range byWorker {
-			if len(owns) > 3 {
-				return false
-			}
-			all += len(owns)
-		}
-		return all == 7 && len(byWorker) == 3
-	})
-	t.Logf("shared after %v", took)
+	t.Logf("shared after %v", r.until(start, "at most three accounts each", r.shared(3)))
 	end := r.traffic()
 	r.finals(50)
 	r.sentOnce(end())
@@ -295,10 +349,11 @@ func TestStopWhileAccountsAreGivenUp(t *testing.T) {
 		}
 		return len(byWorker) == 2 && n == 5
 	})
+	expired := r.expiries()
 	stop()
-	took := r.owned(6)
-	if took > 2*time.Second {
-		t.Errorf("the other worker owns all after %v, want at most 2s", took)
+	t.Logf("the other one owns all after %v", r.owned(6))
+	if n := expired(); n != 0 {
+		t.Errorf("%d leases of a worker that stopped ran out: it gave them not up", n)
 	}
 	r.sentOnce(end())
 }

@@ -198,11 +198,11 @@ func (r *rig) crashing(cfg sender.Config) (crash func()) {
 func TestStatusesSurviveACrash(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	cfg := r.config()
-	cfg.Timeout = 300 * time.Millisecond
-	crash := r.crashing(cfg)
+	crash := r.crashing(r.config())
 	messages := r.many(200)
+	crashed := make(chan struct{})
 	go func() {
+		defer close(crashed)
 		read := 0
 		r.wait("some messages read", func(all []schema.CommandEvent) bool {
 			for _, e := range all {
@@ -215,6 +215,8 @@ func TestStatusesSurviveACrash(t *testing.T) {
 		crash()
 	}()
 	r.shuffled(messages)
+	<-crashed
+	r.expireLease()
 	r.start(r.config())
 	r.wantForwardOnce(messages)
 	r.mu.Lock()
@@ -249,7 +251,7 @@ func (r *rig) positionAfter(sequence uint64) {
 	r.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for r.statusPosition() < sequence {
 		select {
 		case <-tick.C:
@@ -280,8 +282,8 @@ func TestStatusOfAStranger(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.StatusWait = 3 * time.Second
-	r.start(cfg)
+	cfg.StatusWait = time.Hour
+	stop := r.start(cfg)
 	r.states(r.send("a", phone, "x"))
 	sent := r.event("a", schema.StateSent)
 	r.status(sent.MessageID, "delivered", 2)
@@ -295,6 +297,9 @@ func TestStatusOfAStranger(t *testing.T) {
 	if got := r.statusPosition(); got != stranger-1 {
 		t.Errorf("the noted position is %d, want it before the stranger's %d", got, stranger)
 	}
+	stop()
+	cfg.StatusWait = time.Second
+	r.start(cfg)
 	r.positionAfter(stranger + 1) // it was given up; what followed it was handled long ago
 	if some, err := r.stored(schema.StatusEventSubject("main", "delivered")); err != nil || !some {
 		t.Errorf("the stranger's status is no event any more: %v", err)

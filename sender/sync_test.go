@@ -100,7 +100,7 @@ func TestSyncGathers(t *testing.T) {
 			}
 			r.inStream(uint64(n)) //nolint:gosec // thousands
 			cfg := r.config()
-			cfg.SyncGather = 0 // the default
+			cfg.SyncGather = time.Second // of a slow machine: a whole request does not wait
 			r.start(cfg)
 			r.wait("all events", func(all []schema.CommandEvent) bool { return len(all) >= n })
 			ends := make(map[schema.State]int)

@@ -115,7 +115,10 @@ func TestSyncFaults(t *testing.T) {
 				r.sync(schema.EntityContacts, schema.VerbUpsert, json.RawMessage(body), queue.WithID(fmt.Sprint("c", i+1)))
 			}
 			cfg := r.config()
-			cfg.Timeout, cfg.SyncGather, cfg.MaxAttempts = 300*time.Millisecond, 100*time.Millisecond, 4
+			cfg.SyncGather, cfg.MaxAttempts = 250*time.Millisecond, 4
+			if tt.rules[0].Fault == simulator.FaultHang {
+				cfg.Timeout = time.Second
+			}
 			if tt.attempts > 0 {
 				cfg.MaxAttempts = tt.attempts
 			}
@@ -256,7 +259,7 @@ func TestSyncHoldsFew(t *testing.T) {
 			}
 			r.inStream(uint64(tt.n)) //nolint:gosec // a few thousand
 			cfg := r.config()
-			cfg.Timeout = 10 * time.Second
+			cfg.Timeout = time.Hour
 			r.start(cfg)
 			if err := r.sim.Wait(t.Context(), func(*simulator.View) bool { return len(r.writes()) >= 4 }); err != nil {
 				t.Fatal(err)
@@ -283,7 +286,7 @@ func TestSyncTimeline(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.SyncGather = time.Second
+	cfg.SyncGather = 4 * time.Second
 	r.start(cfg)
 	r.channelsRead()
 	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
@@ -320,7 +323,7 @@ func TestSyncCancelled(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.SyncGather = 300 * time.Millisecond
+	cfg.SyncGather = 3 * time.Second
 	r.start(cfg)
 	r.channelsRead()
 	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
@@ -412,7 +415,7 @@ func TestSyncReports(t *testing.T) {
 		}
 	}
 	cfg := r.config()
-	cfg.SyncGather = 100 * time.Millisecond
+	cfg.SyncGather = 250 * time.Millisecond
 	stop := r.start(cfg)
 	r.finals(4)
 	stop()
@@ -466,7 +469,7 @@ func TestSyncEndsFollow(t *testing.T) {
 		return bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(`{"t":"final","id":"`+id+`"`))
 	}
 	cfg := r.config()
-	cfg.SyncGather = 50 * time.Millisecond
+	cfg.SyncGather = 250 * time.Millisecond
 	r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
 		switch {
 		case toClient:
@@ -583,26 +586,25 @@ func TestSyncManyRequests(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts*"}, Delay: simulator.Duration(100 * time.Millisecond)})
-			stop := r.start(r.config())
+			cfg := r.config()
+			cfg.Timeout = patience
+			address, release := r.holdAnswers("/v2/contacts", 0)
+			cfg.APIURL = address
+			r.start(cfg)
 			r.channelsRead()
-			most := make(chan int, 1)
-			go func() {
-				n := 0
-				_ = r.sim.Wait(t.Context(), func(v *simulator.View) bool {
-					n = max(n, v.Requests-v.Finished)
-					return len(r.writes()) == tt.requests && v.Requests == v.Finished
-				})
-				most <- n
-			}()
 			r.sync(schema.EntityContacts, tt.verb, json.RawMessage(tt.body), queue.WithID("c1"))
+			r.reached("requests that are under way together", func(*simulator.View) bool { return len(r.writes()) >= 2 })
+			<-time.After(100 * time.Millisecond) // what must not come cannot be waited for
+			if n := len(r.writes()); n > 4 {
+				t.Errorf("%d requests are under way together, want 2 to 4", n)
+			}
+			release()
 			if got := r.statesOf("c1"); got != "done" {
 				t.Errorf("got %s, want done", got)
 			}
-			if n := <-most; n < 2 || n > 4 {
-				t.Errorf("%d requests were under way together, want 2 to 4", n)
+			if n := len(r.writes()); n != tt.requests {
+				t.Errorf("%d requests, want %d", n, tt.requests)
 			}
-			stop()
 		})
 	}
 }
@@ -617,7 +619,7 @@ func TestSyncPoison(t *testing.T) {
 		r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": i + 1, "name": name}, queue.WithID(fmt.Sprint("c", i+1)))
 	}
 	cfg := r.config()
-	cfg.SyncGather, cfg.MaxAttempts = 50*time.Millisecond, 3
+	cfg.SyncGather, cfg.MaxAttempts = 250*time.Millisecond, 3
 	r.start(cfg)
 	for id, want := range map[string]string{"c1": "retrying retrying done", "c2": "retrying retrying dead", "c3": "retrying retrying done"} {
 		if got := r.statesOf(id); got != want {
@@ -632,7 +634,7 @@ func TestSyncPoison(t *testing.T) {
 func TestSyncBesideALargeOne(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts*"}, Delay: simulator.Duration(30 * time.Millisecond)})
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts*"}, Delay: simulator.Duration(300 * time.Millisecond)})
 	ids := make([]int, 200)
 	for i := range ids {
 		ids[i] = i
@@ -647,6 +649,7 @@ func TestSyncBesideALargeOne(t *testing.T) {
 	if n := len(r.writes()); n > 150 {
 		t.Errorf("it came after %d requests of the large one", n)
 	}
+	r.sim.ClearRules() // the rest need not take as long
 	if got := r.statesOf("large"); got != "done" {
 		t.Errorf("large: got %s, want done", got)
 	}
@@ -660,9 +663,9 @@ func TestSyncBreaker(t *testing.T) {
 	const faults = 5 // in a row
 	r := newRig(t)
 	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/contacts", Method: "PATCH"}, Status: 503})
-	cfg := r.config()
+	cfg := sender.OpenFor(r.config(), time.Hour) // until the next owner
 	cfg.MaxAttempts = 50
-	r.start(cfg)
+	stop := r.start(cfg)
 	r.channelsRead()
 	r.sync(schema.EntityContacts, schema.VerbUpsert, map[string]any{"id": 1, "name": "a"}, queue.WithID("c1"))
 	if e := r.ops(schema.OpsBreakerOpened); e.Reason != string(sender.FamilySync) || e.ChannelID != "" || !strings.HasPrefix(e.OpensOn, "a probe at ") {
@@ -676,6 +679,8 @@ func TestSyncBreaker(t *testing.T) {
 		t.Errorf("%d writes, want %d", n, faults+1)
 	}
 	r.sim.ClearRules()
+	stop()
+	r.start(sender.OpenFor(cfg, time.Second))
 	if e := r.ops(schema.OpsBreakerClosed); e.Reason != string(sender.FamilySync) {
 		t.Errorf("breaker.closed: got %+v", e)
 	}

@@ -49,7 +49,7 @@ func (r *rig) timeline(id string) (t sender.Timeline, err error) {
 // whole asks for the story of a command that must be known.
 func (r *rig) whole(id string) sender.Timeline {
 	r.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -68,7 +68,7 @@ func (r *rig) whole(id string) sender.Timeline {
 // waiting asks until a command waits at a gate, as its owner says.
 func (r *rig) waiting(id, gate string) sender.Waiting {
 	r.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var last sender.Timeline
@@ -129,6 +129,7 @@ func TestTimeline(t *testing.T) {
 	r := newRig(t)
 	before := time.Now().Add(-time.Second)
 	r.start(r.config())
+	r.states(r.send("warm", "79000000001", "up")) // nothing waits for the worker any more
 	r.states(r.send("a", phone, "secret text"))
 	sent := r.event("a", schema.StateSent)
 	r.status(sent.MessageID, "read", 3)
@@ -177,7 +178,7 @@ func TestTimelineOfAClosedChannel(t *testing.T) {
 	}
 	r.ops(schema.OpsLaneClosed)
 	now := r.waiting("held-0", "closed")
-	if now.Why != "CHANNEL_NO_MONEY" || now.Position != 1 || now.Since == nil || time.Since(*now.Since) > 20*time.Second {
+	if now.Why != "CHANNEL_NO_MONEY" || now.Position != 1 || now.Since == nil || time.Since(*now.Since) > patience {
 		t.Errorf("waiting: got %+v", now)
 	}
 	if next := r.waiting("held-2", "order"); next.Position != 3 || next.Why == "" || next.Since == nil {
@@ -257,12 +258,7 @@ func TestTimelineOfTheLine(t *testing.T) {
 			cfg := r.config()
 			cfg.ChannelsPoll = time.Hour
 			tt.set(&cfg)
-			r.start(cfg)
-			r.states(r.send("warm", phone, "up"))
-			r.channelsRead()
-			if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Delay: simulator.Duration(tt.delay)}); err != nil {
-				t.Fatal(err)
-			}
+			r.slow(tt.delay)
 			const each = 3
 			for i := range each { // two lanes, many chats
 				for n, channel := range []string{simulator.ChannelWhatsApp, simulator.ChannelWhatsApp2} {
@@ -272,7 +268,8 @@ func TestTimelineOfTheLine(t *testing.T) {
 					}
 				}
 			}
-			r.finals(1 + 2*each)
+			r.start(cfg) // all are there, and wait from the first moment on
+			r.finals(2 * each)
 			for n := range 2 {
 				wantWait(t, r.whole(fmt.Sprintf("%d-%d", n, each-1)), tt.gate, tt.why, tt.least)
 			}
@@ -289,15 +286,13 @@ func TestTimelineOfABreaker(t *testing.T) {
 	r.start(cfg)
 	r.states(r.send("warm", phone, "up"))
 	r.channelsRead()
-	if err := r.sim.AddRule(simulator.Rule{Fault: simulator.FaultRefuse}); err != nil {
-		t.Fatal(err)
-	}
+	reachable := r.unreachable()
 	r.send("a", phone, "x", `,"onUnknown":"resend"`) // it may meet a connection that is just being closed
 	r.ops(schema.OpsBreakerOpened)
 	if now := r.waiting("a", "breaker"); !strings.HasPrefix(now.Why, "family ") && now.Why != "channel" {
 		t.Errorf("waiting: got %+v", now)
 	}
-	r.sim.ClearRules()
+	reachable()
 	r.states("a")
 	all := waitsOf(r.whole("a"), "breaker")
 	if len(all) != 1 || all[0].Millis < 1000 || all[0].Why == "" {
@@ -311,7 +306,7 @@ func TestTimelineOfAScheduledCommand(t *testing.T) {
 	r := newRig(t)
 	r.start(r.config())
 	r.channelsRead() // the worker is up
-	at := time.Now().Add(2 * time.Second)
+	at := time.Now().Add(4 * time.Second)
 	r.send("later", phone, "x", fmt.Sprintf(`,"sendAt":%q`, at.Format(time.RFC3339Nano)))
 	if now := r.waiting("later", "schedule"); now.Since == nil || now.Why != "sendAt" {
 		t.Errorf("waiting: got %+v", now)
@@ -330,7 +325,7 @@ func TestTimelineOfADoubt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
-	cfg.ReconcileWait = 20 * time.Second
+	cfg.ReconcileWait = patience
 	r.echo("first", "70000000000", `"authorType":9,"dateTime":1,"text":"webhooks arrive here"`)
 	r.start(cfg)
 	if err := r.sim.AddRule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Fault: simulator.FaultDropAfterAccept}); err != nil {
@@ -360,7 +355,9 @@ func TestTimelineOfADoubt(t *testing.T) {
 func TestTimelineTooLargeToAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.start(r.config())
+	cfg := r.config()
+	cfg.Timeout = patience // of a request, on a slow machine
+	r.start(cfg)
 	r.states(r.send("long", phone, "x"))
 	s, err := r.js.Stream(t.Context(), queue.Names{Account: "main"}.Records())
 	if err != nil {

@@ -65,7 +65,7 @@ func TestGuardOfWholePrograms(t *testing.T) {
 	if sim.WebhookURL() != base+"/webhooks/main/"+canary {
 		t.Error("the address is not registered again")
 	}
-	if _, err := queuetest.Conn(t, node).Request(schema.APISubject("main", "webhooks.set"), []byte(`{"url":null}`), 10*time.Second); err != nil {
+	if _, err := queuetest.Conn(t, node).Request(schema.APISubject("main", "webhooks.set"), []byte(`{"url":null}`), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	says(log, "webhook_url_not_guarded", "suspended")

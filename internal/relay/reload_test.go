@@ -189,7 +189,7 @@ func TestWorkerReloadsKeysAndRates(t *testing.T) {
 	}
 	sent := func(n int) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := sim.Wait(ctx, func(v *simulator.View) bool { return v.Accepted >= n }); err != nil {
 			t.Fatalf("waited in vain for %d messages: %+v", n, sim.View())
@@ -217,8 +217,8 @@ func TestWorkerReloadsKeysAndRates(t *testing.T) {
 		t.Helper()
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
-		for timeout := time.After(20 * time.Second); ; {
-			answer, err := nc.Request(schema.APISubject("main", "lanes.list"), nil, 10*time.Second)
+		for timeout := time.After(time.Minute); ; {
+			answer, err := nc.Request(schema.APISubject("main", "lanes.list"), nil, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -300,26 +300,53 @@ func TestRefusedConnections(t *testing.T) {
 	s := start(t, simulator.Config{})
 	s.want(http.MethodGet, "/v2/channels", "", 200, "-") // leaves an idle connection, which must not carry a request past the refusal
 	began := time.Now()
-	s.must("/_sim/rules", `{"fault":"refuse","for":"300ms"}`)
+	s.must("/_sim/rules", `{"fault":"refuse","for":"1500ms"}`)
 
 	_, err := s.try(http.MethodGet, "/v2/channels", "")
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("got %v, want a refused connection", err)
 	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
 	for err != nil {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Fatalf("got %v, want a refused connection", err)
 		}
+		<-tick.C
 		_, err = s.try(http.MethodGet, "/v2/channels", "")
 	}
-	if took := time.Since(began); took < 300*time.Millisecond {
-		t.Errorf("refused for %v, want 300ms", took)
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("refused for %v, want 1.5s", took)
 	}
 	if got := len(s.Requests()); got != 2 {
 		t.Errorf("%d requests recorded, want the two that were answered", got)
 	}
 	if got := s.Rules(); len(got) != 0 {
 		t.Errorf("a refusal was kept as a rule: %+v", got)
+	}
+}
+
+// A refusal that is ended by hand is over a moment later, and the next one is whole.
+func TestEndRefusal(t *testing.T) {
+	t.Parallel()
+	s := start(t, simulator.Config{})
+	for range 2 {
+		s.must("/_sim/rules", `{"fault":"refuse","for":"1h"}`)
+		_, err := s.try(http.MethodGet, "/v2/channels", "")
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("got %v, want a refused connection", err)
+		}
+		s.EndRefusal()
+		s.EndRefusal() // again: nothing new
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for err != nil {
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("got %v, want a refused connection", err)
+			}
+			<-tick.C
+			_, err = s.try(http.MethodGet, "/v2/channels", "")
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ func start(t *testing.T, cfg simulator.Config) *sim {
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &sim{Server: server, t: t, client: &http.Client{Transport: transport, Timeout: 20 * time.Second}}
+	return &sim{Server: server, t: t, client: &http.Client{Transport: transport, Timeout: time.Minute}}
 }
 
 // reply is an answer as the client sees it.
@@ -108,7 +108,7 @@ func (s *sim) must(path, body string) reply {
 
 func (s *sim) wait(cond func(*simulator.View) bool) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Wait(ctx, cond); err != nil {
 		v := s.View()

@@ -61,8 +61,9 @@ type Server struct {
 	lmu      sync.Mutex // guards the listener and spawning; the last of the locks to be taken
 	http     *http.Server
 	listener net.Listener
-	addr     string    // with the real port
-	reopen   time.Time // end of a refusal
+	addr     string        // with the real port
+	reopen   time.Time     // end of a refusal
+	ended    chan struct{} // of capacity 1: a refusal may be over before its time
 	closed   bool
 }
 
@@ -77,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Seed = rand.Uint64()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, keys: make(map[string]bool), done: ctx.Done(), stop: stop}
+	s := &Server{cfg: cfg, keys: make(map[string]bool), done: ctx.Done(), stop: stop, ended: make(chan struct{}, 1)}
 	s.base = func(net.Listener) context.Context { return ctx }
 	for _, key := range cfg.Keys {
 		s.keys[strings.TrimSpace(key)] = true
@@ -235,6 +236,8 @@ func (s *Server) relisten(ctx context.Context) net.Listener {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-s.ended:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
@@ -283,6 +286,18 @@ func (s *Server) refuse(d time.Duration) error {
 	})
 	s.cfg.Log.Info().Dur("for", d).Msg("simulator refuses connections")
 	return nil
+}
+
+// EndRefusal ends a refusal before its time. New connections are taken a moment
+// later.
+func (s *Server) EndRefusal() {
+	s.lmu.Lock()
+	s.reopen = time.Time{}
+	s.lmu.Unlock()
+	select {
+	case s.ended <- struct{}{}:
+	default: // it is told already
+	}
 }
 
 // Addr is the address that it listens on, "" before Start.
