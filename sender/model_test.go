@@ -324,7 +324,7 @@ func (s *story) eventID() string { return s.final.ID }
 // way.
 func (j *judge) died(s simulator.Send) bool {
 	return slices.ContainsFunc(j.deaths, func(at time.Time) bool {
-		return at.After(s.Time.Add(-time.Second)) && at.Before(s.Time.Add(modelTimeout+2*time.Second))
+		return at.After(s.Time.Add(-300*time.Millisecond)) && at.Before(s.Time.Add(modelTimeout+time.Second))
 	})
 }
 
@@ -350,7 +350,7 @@ func (j *judge) requestsOf(s *story) {
 // look at the clock and the vendor's is the machine's.
 func (j *judge) timesOf(s *story) {
 	j.t.Helper()
-	const machine = 3 * time.Second
+	const machine = time.Second
 	for _, r := range s.sends {
 		if r.Time.Before(s.sendAt) {
 			j.fault(s, "request %d is %v early", r.Seq, s.sendAt.Sub(r.Time))

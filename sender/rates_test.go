@@ -20,7 +20,7 @@ import (
 // wasted either.
 func TestRateIsKeptAndUsed(t *testing.T) {
 	t.Parallel()
-	const channels, sends, least = 10, 600, 0.6
+	const channels, sends, least = 10, 600, 0.8
 	limit := rate.Rate{N: 50, Per: time.Second}
 	vendor := simulator.Config{Channels: make([]simulator.Channel, channels)}
 	for i := range vendor.Channels {
