@@ -85,6 +85,8 @@ type timing struct {
 	sleepRounds int           // see [sleepRounds]
 	storage     time.Duration // how often the streams' sizes are read; default 5 s
 	longest     bool          // every wait that chance decides is the longest
+	strangers   int           // see [strangersMax]
+	crowdOver   int           // see [crowdOver]
 	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
 }
 
@@ -145,6 +147,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.timing.storage == 0 {
 		c.timing.storage = storageEvery
+	}
+	if c.timing.strangers == 0 {
+		c.timing.strangers = strangersMax
+	}
+	if c.timing.crowdOver == 0 {
+		c.timing.crowdOver = crowdOver
 	}
 	if c.timing.guardPer == 0 {
 		c.timing.guardPer = guardPer

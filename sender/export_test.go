@@ -55,6 +55,13 @@ func Drowsy(cfg Config) Config {
 	return cfg
 }
 
+// Wary is a configuration that opens few lanes of channels which nobody has named, and
+// soon tells that none waits any more.
+func Wary(cfg Config, strangers int) Config {
+	cfg.timing.strangers, cfg.timing.crowdOver = strangers, 2
+	return cfg
+}
+
 // Longest is a configuration whose every wait that chance decides is the longest.
 func Longest(cfg Config) Config {
 	cfg.timing.longest = true

@@ -26,7 +26,7 @@ func newGauges(m metric.Meter) (gauges, error) {
 	g := gauges{meter: m}
 	var errs [7]error
 	g.lanes, errs[0] = m.Int64ObservableGauge("wazzup.lanes",
-		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, or paused by an operator or the brake."))
+		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, paused by an operator or the brake, or unlisted: not opened, since the vendor lists neither their channels nor those of many others."))
 	g.breakers, errs[1] = m.Int64ObservableGauge("wazzup.breakers.open",
 		metric.WithDescription("Breakers that are open or let only probes through, by family of calls and kind: one channel's, or the family's own."))
 	g.flight, errs[2] = m.Int64ObservableGauge("wazzup.calls.inflight",
@@ -61,6 +61,10 @@ const (
 	heldOnDisk = "parked"
 )
 
+// laneStateUnlisted is of lanes that are not opened, see strangers.go. `lanes.list`
+// calls them closed.
+const laneStateUnlisted = "unlisted"
+
 // How a followed user's connection is.
 const (
 	userConnected = "connected"
@@ -80,7 +84,7 @@ type reading struct {
 
 func newReading() *reading {
 	r := &reading{
-		lanes:    map[string]int64{laneStateOpen: 0, laneStateClosed: 0, laneStatePaused: 0},
+		lanes:    map[string]int64{laneStateOpen: 0, laneStateClosed: 0, laneStatePaused: 0, laneStateUnlisted: 0},
 		breakers: make(map[breakerLabels]int64),
 		flight:   map[string]int64{classSend: 0, classBulk: 0, classSync: 0},
 		commands: map[string]int64{heldInHand: 0, heldOnDisk: 0},
@@ -166,6 +170,7 @@ func (o *owner) read(r *reading) {
 		r.flight[l.key.class] += int64(l.flight)
 	}
 	r.lanes[laneStatePaused] += o.pausedUnopened()
+	r.lanes[laneStateUnlisted] += int64(o.crowd.waiting)
 	o.breakers.count(r.breakers)
 	if o.closed != nil {
 		r.closed++

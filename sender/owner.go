@@ -103,6 +103,7 @@ type owner struct {
 	moving       int       // open lanes with commands in hand, at the last of them
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
 	seeking      bool      // commands on malformed channel tokens are looked for
+	crowd        crowd
 	deferredFull bool      // no more commands may be scheduled for now
 	windowKnown  bool      // the calls of the past are known, or assumed
 	owned        time.Time
@@ -260,7 +261,15 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if err := o.openLanes(ctx, lanes); err != nil {
 		return err
 	}
-	return o.discover(ctx)
+	// What it does not find now, because the server does not answer or for another
+	// reason that may pass, is found in the seconds to come; the account is served.
+	if err := o.discover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		o.log.Warn().Err(err).Msg("lanes_not_all_found")
+	}
+	return nil
 }
 
 // serve runs the owner's loops until the first of them has a reason to end.
