@@ -33,7 +33,7 @@ func (o *owner) discover(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
-	f := finding{o: o, malformed: make(map[string]string)}
+	f := finding{o: o, malformed: make(map[string]string), counts: [places]map[string]uint64{inCommands: {}, inDue: {}}}
 	if err := o.intake.EachWaiting(ctx, o.topology.Commands(), ">", f.commands); err != nil {
 		return err
 	}
@@ -42,6 +42,7 @@ func (o *owner) discover(ctx context.Context) error {
 	if err := o.intake.EachWaiting(ctx, o.topology.Deferred(), o.topology.DueFilter(), f.due); err != nil {
 		return err
 	}
+	o.noteBacklog(f.counts)
 	if err := errors.Join(faults, o.openLanes(ctx, f.known)); err != nil {
 		return err
 	}
@@ -56,15 +57,19 @@ func (o *owner) discover(ctx context.Context) error {
 // finding is what one round of discovery has met.
 type finding struct {
 	o         *owner
-	known     []wantedLane      // sources that are to be opened
-	strangers []wantedLane      // the same, of channels that may be an invention
-	more      int               // strangers beyond those
-	malformed map[string]string // the class of each subject
+	known     []wantedLane              // sources that are to be opened
+	strangers []wantedLane              // the same, of channels that may be an invention
+	more      int                       // strangers beyond those
+	malformed map[string]string         // the class of each subject
+	counts    [places]map[string]uint64 // of commands, by class
 }
 
 // commands takes in a subject of the command stream, and how many it holds.
 func (f *finding) commands(subject string, n uint64) {
 	kind, channel, ok := schema.ParseCommandSubject(f.o.cfg.Account, subject)
+	if ok {
+		f.counts[inCommands][classOf(kind)] += n
+	}
 	switch {
 	case !ok || !kind.IsMessage():
 	case schema.ValidUUID(channel):
@@ -77,7 +82,9 @@ func (f *finding) commands(subject string, n uint64) {
 // due takes in a subject on which deferred commands have come due.
 func (f *finding) due(subject string, n uint64) {
 	tokens := strings.Split(subject, ".")
-	f.source(wantedLane{laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}, sourceDue}, n)
+	key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
+	f.counts[inDue][key.class] += n
+	f.source(wantedLane{key, sourceDue}, n)
 }
 
 func (f *finding) source(w wantedLane, n uint64) {

@@ -86,7 +86,7 @@ type owner struct {
 	lanes        map[laneKey]*lane
 	listed       map[string]bool // channels of the last channel list
 	fills        [4]fill         // by stream
-	onDisk       int64           // parked commands, when they were last counted
+	backlog      backlog
 	channels     map[string]*channelGate
 	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
 	lines        [2]gateClock   // by rank: where those lanes stand
@@ -155,6 +155,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
 		replayed:  make(chan struct{}),
+		backlog:   newBacklog(),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -292,6 +293,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
+	wg.Go(func() { _ = o.readOldest(loops) }) // watchStorage does so again, and tells why not
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.watchSilence(loops) })
 	// Not waited for here: what it has heard may still have to be stored, and that
