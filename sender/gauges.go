@@ -94,7 +94,7 @@ type reading struct {
 	commands map[string]int64
 	fill     map[string][4]float64 // by account
 	backlog  map[backlogLabels]backlogReading
-	users    map[string]int64      // by state of their connection
+	users    map[string]int64 // by state of their connection
 }
 
 func newReading() *reading {

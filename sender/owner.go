@@ -53,8 +53,9 @@ type owner struct {
 	tracer   trace.Tracer
 	tracing  bool
 
-	vendorAway func(bool) // hears after each reading of the channel list
-	serving    func(bool) // hears when the owner is at work, and when it begins to stop
+	attempt    func(*command) // takes a message that has passed the gates on its way; with the mutex held
+	vendorAway func(bool)     // hears after each reading of the channel list
+	serving    func(bool)     // hears when the owner is at work, and when it begins to stop
 
 	ledger   *queue.Ledger
 	intake   *queue.Intake
@@ -104,8 +105,8 @@ type owner struct {
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
 	seeking      bool      // commands on malformed channel tokens are looked for
 	crowd        crowd
-	deferredFull bool      // no more commands may be scheduled for now
-	windowKnown  bool      // the calls of the past are known, or assumed
+	deferredFull bool // no more commands may be scheduled for now
+	windowKnown  bool // the calls of the past are known, or assumed
 	owned        time.Time
 	paces        paceMemory // of lanes that are not open
 	window       *window
@@ -175,6 +176,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		noncePrefix:  nuid.Next()[12:],
 		unknownCodes: make(map[string]time.Time),
 	}
+	o.attempt = o.carry
 	o.keeper.record = o.accountRecord
 	o.caughtUp = sync.OnceFunc(func() { close(o.replayed) })
 	o.breakers = NewBreakers(BreakerConfig{OpenMax: breakerOpenMax}, o.breakerChanged)
