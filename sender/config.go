@@ -85,6 +85,7 @@ type timing struct {
 	sleepRounds int           // see [sleepRounds]
 	storage     time.Duration // how often the streams' sizes are read; default 5 s
 	longest     bool          // every wait that chance decides is the longest
+	discover    time.Duration // see [discoverTimeout]
 	strangers   int           // see [strangersMax]
 	crowdOver   int           // see [crowdOver]
 	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
@@ -147,6 +148,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.timing.storage == 0 {
 		c.timing.storage = storageEvery
+	}
+	if c.timing.discover == 0 {
+		c.timing.discover = discoverTimeout
 	}
 	if c.timing.strangers == 0 {
 		c.timing.strangers = strangersMax

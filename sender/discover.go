@@ -31,7 +31,7 @@ func (o *owner) discover(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.timing.discover)
 	defer cancel()
 	f := finding{o: o, malformed: make(map[string]string), counts: [places]map[string]uint64{inCommands: {}, inDue: {}}}
 	if err := o.intake.EachWaiting(ctx, o.topology.Commands(), ">", f.commands); err != nil {
@@ -362,8 +362,11 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	if closings == o.closings {
 		o.accountAnswers()
 	}
-	o.mu.Unlock()
 	var lanes []wantedLane
+	if o.crowd.waiting > 0 {
+		lanes = o.listedLanes()
+	}
+	o.mu.Unlock()
 	for _, ch := range channels {
 		// Only the transactional lane, whose first command must not wait to be
 		// discovered: the server asks every consumer at each acknowledgement.

@@ -134,6 +134,12 @@ func Wary(cfg Config, strangers int) Config {
 	return cfg
 }
 
+// Impatient is a configuration that gives up each search for lanes soon.
+func Impatient(cfg Config) Config {
+	cfg.timing.discover = 200 * time.Millisecond
+	return cfg
+}
+
 // Longest is a configuration whose every wait that chance decides is the longest.
 func Longest(cfg Config) Config {
 	cfg.timing.longest = true

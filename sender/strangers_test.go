@@ -1,6 +1,7 @@
 package sender_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/wazzup-relay/wazzup-relay/internal/simulator"
 	"github.com/wazzup-relay/wazzup-relay/queue"
+	"github.com/wazzup-relay/wazzup-relay/queue/queuetest"
 	"github.com/wazzup-relay/wazzup-relay/schema"
 	"github.com/wazzup-relay/wazzup-relay/sender"
 )
@@ -143,6 +145,29 @@ func TestStrangersWaitForTheChannelList(t *testing.T) {
 	if n := count(closed, "CHANNEL_NOT_FOUND"); n > most {
 		t.Errorf("the vendor was asked for %d channels, want %d at most", n, most)
 	}
+}
+
+// While the server does not answer which subjects hold commands, the account is served
+// all the same, by the lanes of its channel list.
+func TestNobodyTellsWhichLanesHoldCommands(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.bulk("found later", phone)
+	answered := make(chan struct{})
+	list := []byte("PUB $JS.API.STREAM.INFO." + queue.Names{Account: "main"}.Commands() + " ")
+	c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
+		if !toClient && bytes.HasPrefix(frame, list) && bytes.Contains(frame, []byte("subjects_filter")) {
+			return answered
+		}
+		return nil
+	})
+	r.startOn(queuetest.Conn(t, c), sender.Impatient(r.config()))
+	r.event(r.send("known", phone, "x"), schema.StateSent)
+	if n := len(r.finals(1)); n != 1 {
+		t.Errorf("%d commands have ended, want only that of a listed channel's transactional lane", n)
+	}
+	close(answered)
+	r.event("found later", schema.StateSent)
 }
 
 // unlistedLane is the channel of one of the lanes that wait for the channel list.
