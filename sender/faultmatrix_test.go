@@ -585,12 +585,13 @@ func TestClaimConfirmedAfterTheLeaseIsNotCalled(t *testing.T) {
 	r := newRig(t)
 	cfg := r.config()
 	frozen := new(stalled)
+	freeze := sync.OnceFunc(frozen.freeze) // not again, when the claim is published again
 	stop := r.startOn(queuetest.Conn(t, newCutter(t, r.srv.URL(), func(toClient bool, frame []byte) bool {
 		if toClient {
 			return frozen.pass(toClient, frame)
 		}
 		if bytes.HasPrefix(frame, []byte("HPUB wz.main.f.")) && bytes.Contains(frame, []byte(`{"t":"claim","id":"target"`)) {
-			frozen.freeze() // the claim passes, its PubAck does not
+			freeze() // the claim passes, its PubAck does not
 		}
 		return false
 	})), cfg)

@@ -11,7 +11,7 @@ import (
 // Bounds of one search for commands on malformed channel tokens.
 const (
 	malformedAtOnce   = 100              // of one token
-	malformedTogether = 1000             // tokens; the next search takes others
+	malformedTogether = 10_000           // tokens; the next search takes others
 	malformedTimeout  = 10 * time.Minute // a token may look like a wildcard, with millions of others behind it
 )
 

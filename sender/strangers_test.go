@@ -170,15 +170,21 @@ func TestNobodyTellsWhichLanesHoldCommands(t *testing.T) {
 	r.event("found later", schema.StateSent)
 }
 
-// unlistedLane is the channel of one of the lanes that wait for the channel list.
+// unlistedLane is the channel of one of the lanes that wait for the channel list, and
+// hold a command that does not end meanwhile.
 func (r *rig) unlistedLane() string {
 	r.t.Helper()
 	var list sender.LaneList
 	if err := json.Unmarshal(r.ask("lanes.list", `{}`).Body, &list); err != nil {
 		r.t.Fatal(err)
 	}
+	lasts := func(channel string) bool {
+		var i int
+		_, err := fmt.Sscanf(channel, "bad00000-0000-4000-8000-%x", &i)
+		return err == nil && i%4 > 1
+	}
 	for _, item := range list.Items {
-		if item.Reason == "NOT_LISTED" {
+		if item.Reason == "NOT_LISTED" && lasts(item.ChannelID) {
 			if item.State != "closed" || item.OpensOn != sender.ReopenOnList || item.Since == nil || item.Oldest == nil || item.Backlog != 1 {
 				r.t.Errorf("got %+v", item)
 			}
