@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,6 +155,8 @@ func TestNobodyTellsWhichLanesHoldCommands(t *testing.T) {
 	r := newRig(t)
 	r.bulk("found later", phone)
 	answered := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(answered) })
+	defer answer()
 	list := []byte("PUB $JS.API.STREAM.INFO." + queue.Names{Account: "main"}.Commands() + " ")
 	c := newHolder(t, r.srv.URL(), func(toClient bool, frame []byte) <-chan struct{} {
 		if !toClient && bytes.HasPrefix(frame, list) && bytes.Contains(frame, []byte("subjects_filter")) {
@@ -166,7 +169,7 @@ func TestNobodyTellsWhichLanesHoldCommands(t *testing.T) {
 	if n := len(r.finals(1)); n != 1 {
 		t.Errorf("%d commands have ended, want only that of a listed channel's transactional lane", n)
 	}
-	close(answered)
+	answer()
 	r.event("found later", schema.StateSent)
 }
 
