@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -89,25 +88,30 @@ func together[T any](items []T, do func(T) error) error {
 // listSubjects lists the subjects of a stream that hold messages and match the
 // filter, with their number.
 func listSubjects(ctx context.Context, nc *nats.Conn, stream, filter string) (map[string]uint64, error) {
-	req, err := json.Marshal(map[string]any{"subjects_filter": filter})
+	all := make(map[string]uint64)
+	err := eachSubject(ctx, nc, stream, filter, func(subject string, n uint64) { all[subject] = n })
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[string]uint64)
-	for {
-		var page struct {
-			Error *jetstream.APIError `json:"error"`
-			Total int                 `json:"total"`
-			State struct {
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
+	return all, nil
+}
+
+// eachSubject is listSubjects for what may be more than should be held at once: it
+// holds one page of the server's, which has at most 100,000 subjects. One that comes
+// or goes meanwhile may be left out, or be told twice.
+func eachSubject(ctx context.Context, nc *nats.Conn, stream, filter string, each func(subject string, n uint64)) error {
+	for offset := 0; ; {
+		req, err := json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset})
+		if err != nil {
+			return err
 		}
-		err := Ask(ctx, func(ctx context.Context) error {
+		var page subjectsPage
+		err = Ask(ctx, func(ctx context.Context) error {
 			reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, req)
 			if err != nil {
 				return err
 			}
-			page.Error = nil
+			page = subjectsPage{}
 			if err := json.Unmarshal(reply.Data, &page); err != nil {
 				return err
 			}
@@ -117,14 +121,23 @@ func listSubjects(ctx context.Context, nc *nats.Conn, stream, filter string) (ma
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list subjects of %s: %w", stream, err)
+			return fmt.Errorf("list subjects of %s: %w", stream, err)
 		}
-		maps.Copy(all, page.State.Subjects)
-		if len(page.State.Subjects) == 0 || len(all) >= page.Total {
-			return all, nil
+		for subject, n := range page.State.Subjects {
+			each(subject, n)
 		}
-		if req, err = json.Marshal(map[string]any{"subjects_filter": filter, "offset": len(all)}); err != nil {
-			return nil, err
+		offset += len(page.State.Subjects)
+		if len(page.State.Subjects) == 0 || offset >= page.Total {
+			return nil
 		}
 	}
+}
+
+// subjectsPage is a part of what the server tells of a stream and its subjects.
+type subjectsPage struct {
+	Error *jetstream.APIError `json:"error"`
+	Total int                 `json:"total"`
+	State struct {
+		Subjects map[string]uint64 `json:"subjects"`
+	} `json:"state"`
 }

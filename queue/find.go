@@ -59,6 +59,13 @@ func (l *Ledger) FindAt(ctx context.Context, subject string, most int) ([]*Deliv
 	return found, err
 }
 
+// Sweep hands over the commands that are stored with a sequence or later, up to 1,000
+// of them or 8 MiB, and returns the sequence of the last; 0: there are none. Any
+// replica may answer, so the newest may be missing.
+func (l *Ledger) Sweep(ctx context.Context, from uint64, each func(*Delivery)) (last uint64, err error) {
+	return l.batch(ctx, l.Commands(), ">", from, each)
+}
+
 // findIn reads in batches from whichever replica answers, and what that one may
 // not have yet from the leader.
 func (l *Ledger) findIn(ctx context.Context, stream, filter string, wanted func(*Delivery) bool) (*Delivery, error) {

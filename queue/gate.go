@@ -29,6 +29,9 @@ type GateRecord struct {
 	Until  int64    `json:"u,omitempty"`  // a 429 holds it until then, Unix milliseconds
 	High   []string `json:"hi,omitempty"` // streams that were told to be nearly full, by what they hold
 	Broken []Broken `json:"b,omitempty"`  // breakers that are not closed
+	// Strangers: since when it is told that lanes of unlisted channels wait, Unix
+	// milliseconds; 0: it is not.
+	Strangers int64 `json:"st,omitempty"`
 
 	// Tell holds the operator events of what led to this record, until they are known
 	// to be stored: whoever reads it after a crash publishes them.

@@ -586,6 +586,12 @@ func (in *Intake) Waiting(ctx context.Context, stream, filter string) (map[strin
 	return listSubjects(ctx, in.nc, stream, filter)
 }
 
+// EachWaiting is Waiting without the list: each subject is handed over as it comes,
+// and what is held meanwhile is bounded however many there are.
+func (in *Intake) EachWaiting(ctx context.Context, stream, filter string, each func(subject string, n uint64)) error {
+	return eachSubject(ctx, in.nc, stream, filter, each)
+}
+
 // Check is the watchdog: the owner tells how many messages the server holds for
 // the source beyond what the owner holds. A source that gets nothing for some
 // rounds although it asked and some wait pulls again, which asks for too many at

@@ -86,6 +86,11 @@ func (n Names) DueSubject(kind schema.Kind, channelID string) string {
 // DueFilter matches every DueSubject.
 func (n Names) DueFilter() string { return n.internal("due") + "*.*" }
 
+// DueClassFilter matches every DueSubject of one class of lanes.
+func (n Names) DueClassFilter(class schema.Kind) string {
+	return n.internal("due") + string(class) + ".*"
+}
+
 // ScheduleSubject holds a deferred command until then: one subject each, since
 // the server keeps one schedule a subject.
 func (n Names) ScheduleSubject(id string, generation string) string {

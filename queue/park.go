@@ -39,6 +39,11 @@ func (n Names) ParkLaneFilter(kind schema.Kind, channelID string) string {
 	return n.internal("park") + string(kind) + "." + schema.Key(channelID) + ".*"
 }
 
+// ParkClassFilter matches every ParkSubject of one class of lanes.
+func (n Names) ParkClassFilter(kind schema.Kind) string {
+	return n.internal("park") + string(kind) + ".*.*"
+}
+
 // ParkedLane tells whose lane a ParkSubject belongs to.
 func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, ok bool) {
 	rest, found := strings.CutPrefix(subject, n.internal("park"))

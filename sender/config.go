@@ -85,6 +85,9 @@ type timing struct {
 	sleepRounds int           // see [sleepRounds]
 	storage     time.Duration // how often the streams' sizes are read; default 5 s
 	longest     bool          // every wait that chance decides is the longest
+	discover    time.Duration // see [discoverTimeout]
+	strangers   int           // see [strangersMax]
+	crowdOver   int           // see [crowdOver]
 	guardPer    time.Duration // the time over which repairs of the webhook are counted; default 1 h
 	openFor     time.Duration // how long a breaker is open the first time; default 5 s
 }
@@ -146,6 +149,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.timing.storage == 0 {
 		c.timing.storage = storageEvery
+	}
+	if c.timing.discover == 0 {
+		c.timing.discover = discoverTimeout
+	}
+	if c.timing.strangers == 0 {
+		c.timing.strangers = strangersMax
+	}
+	if c.timing.crowdOver == 0 {
+		c.timing.crowdOver = crowdOver
 	}
 	if c.timing.guardPer == 0 {
 		c.timing.guardPer = guardPer

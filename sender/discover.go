@@ -23,112 +23,80 @@ const (
 )
 
 // discover opens a lane for every subject that holds commands, so that the first
-// command of a channel nobody listed is found within a second.
+// command of a channel nobody listed is found within a second. Lanes of channels that
+// may be an invention are opened after the others, and a bounded number of them: see
+// strangers.go.
 func (o *owner) discover(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
+	if o.crowdRests() {
+		return nil
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.timing.discover)
 	defer cancel()
-	waiting, err := o.intake.Waiting(ctx, o.topology.Commands(), ">")
-	if err != nil {
+	f := finding{o: o, malformed: make(map[string]string), counts: [places]map[string]uint64{inCommands: {}, inDue: {}}}
+	if err := o.intake.EachWaiting(ctx, o.topology.Commands(), ">", f.commands); err != nil {
 		return err
 	}
-	var missing []wantedLane
-	malformed := make(map[string]string)
-	for subject, n := range waiting {
-		kind, channel, ok := schema.ParseCommandSubject(o.cfg.Account, subject)
-		if !ok || !kind.IsMessage() {
-			continue
-		}
-		if !schema.ValidUUID(channel) {
-			malformed[subject] = string(kind)
-			continue
-		}
-		if found := (wantedLane{laneKey{string(kind), channel}, sourceCommands}); !o.foundLane(found, n) {
-			missing = append(missing, found)
-		}
-	}
-	o.seekMalformed(malformed)
+	o.seekMalformed(f.malformed)
 	faults := o.checkDeferred(ctx)
-	due, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.DueFilter())
-	if err != nil {
+	if err := o.intake.EachWaiting(ctx, o.topology.Deferred(), o.topology.DueFilter(), f.due); err != nil {
 		return err
 	}
-	for subject, n := range due {
-		tokens := strings.Split(subject, ".")
-		key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
-		if found := (wantedLane{key, sourceDue}); !o.foundLane(found, n) {
-			missing = append(missing, found)
-		}
-	}
-	if err := errors.Join(faults, o.openLanes(ctx, missing)); err != nil {
+	o.noteBacklog(f.counts)
+	if err := errors.Join(faults, o.openLanes(ctx, f.known)); err != nil {
 		return err
 	}
+	// A stranger's lane that cannot be opened is nothing that the others wait for: none
+	// of them has parked commands.
+	err := o.openLanes(ctx, o.admit(&f))
 	o.foundAll()
-	return nil
+	o.crowdSeen(time.Since(began))
+	return err
 }
 
-// Bounds of one search for commands on malformed channel tokens.
-const (
-	malformedAtOnce  = 100              // of one token
-	malformedTimeout = 10 * time.Minute // a token may look like a wildcard, with millions of others behind it
-)
+// finding is what one round of discovery has met.
+type finding struct {
+	o         *owner
+	known     []wantedLane              // sources that are to be opened
+	strangers []wantedLane              // the same, of channels that may be an invention
+	more      int                       // strangers beyond those
+	malformed map[string]string         // the class of each subject
+	counts    [places]map[string]uint64 // of commands, by class
+}
 
-// seekMalformed takes in commands whose channel token is no channel's id. They can
-// only end invalid. A consumer for each token would let anybody who publishes
-// nonsense fill the server with consumers, and one whose token looks like a
-// wildcard would be handed the commands of every lane of its class. So each is
-// read by its sequence, as a parked one is, and deleted when it has ended. They
-// share a lane of each class, in which nothing waits. The search may be long, and
-// nothing waits for it either. found has the class of each subject.
-func (o *owner) seekMalformed(found map[string]string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(found) == 0 || o.seeking || o.stopping {
-		return
+// commands takes in a subject of the command stream, and how many it holds.
+func (f *finding) commands(subject string, n uint64) {
+	kind, channel, ok := schema.ParseCommandSubject(f.o.cfg.Account, subject)
+	if ok {
+		f.counts[inCommands][classOf(kind)] += n
 	}
-	o.seeking = true
-	o.background.Go(func() {
-		o.takeMalformed(found)
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.seeking = false
-	})
-}
-
-func (o *owner) takeMalformed(found map[string]string) {
-	ctx, cancel := context.WithTimeout(o.ctx, malformedTimeout)
-	defer cancel()
-	for subject, class := range found {
-		commands, err := o.ledger.FindAt(ctx, subject, malformedAtOnce)
-		if err != nil {
-			if o.ctx.Err() == nil {
-				o.log.Warn().Err(err).Msg("malformed_commands_not_read") // the next second tries again
-			}
-			return
-		}
-		if !o.takeFound(laneKey{class, schema.NoChannel}, commands) {
-			return
-		}
+	switch {
+	case !ok || !kind.IsMessage():
+	case schema.ValidUUID(channel):
+		f.source(wantedLane{laneKey{string(kind), channel}, sourceCommands}, n)
+	case len(f.malformed) < malformedTogether:
+		f.malformed[subject] = string(kind)
 	}
 }
 
-// takeFound takes in commands that were read by their sequence, but for those in
-// hand already; false: there is no room for more now.
-func (o *owner) takeFound(key laneKey, found []*queue.Delivery) bool {
-	o.mu.Lock()
-	room := len(o.commands) < allLanesHold
-	l := o.laneOf(key)
-	f := l.parkFeed()
-	var fresh []*queue.Delivery
-	for _, d := range found {
-		if o.inHand(func(c *command) bool { return c.delivery.Same(d) }) == nil {
-			fresh = append(fresh, d)
-		}
+// due takes in a subject on which deferred commands have come due.
+func (f *finding) due(subject string, n uint64) {
+	tokens := strings.Split(subject, ".")
+	key := laneKey{tokens[len(tokens)-2], tokens[len(tokens)-1]}
+	f.counts[inDue][key.class] += n
+	f.source(wantedLane{key, sourceDue}, n)
+}
+
+func (f *finding) source(w wantedLane, n uint64) {
+	switch {
+	case f.o.foundLane(w, n):
+	case f.o.knows(w.key):
+		f.known = append(f.known, w)
+	case len(f.strangers) < strangersTogether:
+		f.strangers = append(f.strangers, w)
+	default:
+		f.more++
 	}
-	o.mu.Unlock()
-	for _, d := range fresh {
-		o.receive(d, f, l)
-	}
-	return room
 }
 
 // foundAll notes that every source with a command has a consumer: from now on a
@@ -394,8 +362,11 @@ func (o *owner) pollOnce(ctx context.Context) error {
 	if closings == o.closings {
 		o.accountAnswers()
 	}
-	o.mu.Unlock()
 	var lanes []wantedLane
+	if o.crowd.waiting > 0 {
+		lanes = o.listedLanes()
+	}
+	o.mu.Unlock()
 	for _, ch := range channels {
 		// Only the transactional lane, whose first command must not wait to be
 		// discovered: the server asks every consumer at each acknowledgement.

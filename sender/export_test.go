@@ -41,6 +41,78 @@ func (p Pace) Called(at time.Time)                   { p.p.called(at) }
 func (p Pace) Started(now time.Time, random float64) { p.p.started(now, random) }
 func (p Pace) Change(limit rate.Rate, now time.Time) { p.p.change(limit, now) }
 
+// Picker is an owner whose lanes always have more commands, each of a chat of its own,
+// and whose calls end after a while: what is left of it is who is called next. Time is
+// the bubble's.
+type Picker struct {
+	o      *owner
+	calls  func(class string) time.Duration // hears of each call, and says how long it takes
+	chosen func()                           // hears when it was chosen who is called next
+	serial int
+}
+
+// NewPicker has a lane of a class for each of its channels, which are named by their
+// numbers.
+func NewPicker(cfg Config, lanes map[string]int, calls func(class string) time.Duration) *Picker {
+	p := &Picker{o: newOwner(&Worker{}, cfg.withDefaults(), nil, &queue.Lease{}, nil), calls: calls}
+	o := p.o
+	o.expires, o.attempt = time.Now().Add(24*time.Hour), p.attempt
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for class, n := range lanes {
+		for i := range n {
+			l := o.laneOf(laneKey{class, strconv.Itoa(i)})
+			p.supply(l)
+			o.offer(l)
+		}
+	}
+	return p
+}
+
+// Run calls until the time is over.
+func (p *Picker) Run(d time.Duration, chosen func()) {
+	o := p.o
+	p.chosen = chosen
+	o.mu.Lock()
+	o.pump()
+	o.mu.Unlock()
+	time.Sleep(d) // of the bubble
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stopping, p.chosen = true, func() {}
+	o.stopTimers()
+}
+
+// InFlight is how many calls are under way, and how many of them are not transactional.
+func (p *Picker) InFlight() (all, others int) { return p.o.flight, p.o.otherFlight }
+
+// InWindow is the same for the account's window.
+func (p *Picker) InWindow() (all, others int) {
+	w := p.o.window
+	w.expire(time.Now())
+	return w.held + len(w.freed), w.others + w.othersFreed
+}
+
+func (p *Picker) supply(l *lane) {
+	p.serial++
+	ch := l.chatOf(strconv.Itoa(p.serial))
+	ch.waiting.push(&command{lane: l, chat: ch, since: time.Now()})
+	ch.headWaits(time.Now())
+	l.ready.push(ch)
+}
+
+func (p *Picker) attempt(c *command) {
+	delete(c.lane.chats, c.chat.key)
+	p.supply(c.lane)
+	time.AfterFunc(p.calls(c.lane.key.class), func() {
+		p.o.mu.Lock()
+		defer p.o.mu.Unlock()
+		p.o.free(c, true, Verdict{Action: ActionAccept, Breaker: BreakerHealthy})
+		p.o.pump()
+		p.chosen()
+	})
+}
+
 // Hasty is a configuration whose idle lanes are retired, and whose streams' sizes
 // are read, much sooner than usual.
 func Hasty(cfg Config, laneIdle time.Duration) Config {
@@ -52,6 +124,19 @@ func Hasty(cfg Config, laneIdle time.Duration) Config {
 // discovery.
 func Drowsy(cfg Config) Config {
 	cfg.timing.sleepRounds = 1
+	return cfg
+}
+
+// Wary is a configuration that opens few lanes of channels which nobody has named, and
+// soon tells that none waits any more.
+func Wary(cfg Config, strangers int) Config {
+	cfg.timing.strangers, cfg.timing.crowdOver = strangers, 2
+	return cfg
+}
+
+// Impatient is a configuration that gives up each search for lanes soon.
+func Impatient(cfg Config) Config {
+	cfg.timing.discover = 200 * time.Millisecond
 	return cfg
 }
 

@@ -94,14 +94,14 @@ func (o *owner) pump() {
 }
 
 // pumpRank starts attempts of one rank. least is how many calls that are not
-// transactional may be in flight by it, ahead of those that are; 0: as many as
-// their share.
+// transactional may be in flight by it, ahead of those that are, as long as they have
+// not had their least of the window either; 0: as many as their share.
 func (o *owner) pumpRank(rank int, now time.Time, least int) {
 	q := &o.runnable[rank]
 	// passed counts the lanes in a row that were over their share, so that one
 	// turn through the queue without a start ends the loop.
 	for passed := 0; passed < q.len(); {
-		if least > 0 && o.otherFlight >= least {
+		if least > 0 && (o.otherFlight >= least || o.window.hadLeast(now)) {
 			return // for the rest of their share they stand in line behind
 		}
 		if blocked := o.accountOpen(rank, now); blocked.gate != gateNone {
@@ -215,7 +215,7 @@ func (o *owner) start(l *lane, now time.Time) block {
 	l.pace.started(now, o.random())
 	c.slot = &slot{breaker: done, try: l.channel != nil && l.channel.trying}
 	o.count(l, 1)
-	o.carry(c)
+	o.attempt(c)
 	return block{}
 }
 

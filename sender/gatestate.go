@@ -193,7 +193,7 @@ func (g *channelGate) record() *queue.GateRecord {
 
 // accountRecord is what is stored of the account.
 func (o *owner) accountRecord() *queue.GateRecord {
-	r := &queue.GateRecord{Refusals: o.refusals, Until: millisUntil(o.pausedUntil), Broken: o.breakers.Broken()}
+	r := &queue.GateRecord{Refusals: o.refusals, Until: millisUntil(o.pausedUntil), Broken: o.breakers.Broken(), Strangers: millis(o.crowd.since)}
 	for i, role := range storageRoles() {
 		if o.fills[i].high {
 			r.High = append(r.High, role)
@@ -230,6 +230,7 @@ func (o *owner) restoreAccount(r *queue.GateRecord) {
 	for i, role := range storageRoles() {
 		o.fills[i].high = slices.Contains(r.High, role)
 	}
+	o.crowd.since = timeOf(r.Strangers)
 	for _, was := range r.Broken {
 		o.breakers.Restore(was)
 	}
@@ -268,7 +269,7 @@ func (o *owner) refreshGates(context.Context) error {
 		}
 	}
 	high := slices.ContainsFunc(o.fills[:], func(f fill) bool { return f.high })
-	if o.closed != nil || high || len(o.breakers.Broken()) > 0 {
+	if o.closed != nil || high || !o.crowd.since.IsZero() || len(o.breakers.Broken()) > 0 {
 		o.keepGate(&o.keeper, nil)
 	}
 	return nil

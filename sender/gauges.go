@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -18,15 +19,17 @@ type gauges struct {
 	flight   metric.Int64ObservableGauge
 	closed   metric.Int64ObservableGauge
 	commands metric.Int64ObservableGauge
+	queued   metric.Int64ObservableGauge
+	oldest   metric.Float64ObservableGauge
 	fill     metric.Float64ObservableGauge
 	users    metric.Int64ObservableGauge
 }
 
 func newGauges(m metric.Meter) (gauges, error) {
 	g := gauges{meter: m}
-	var errs [7]error
+	var errs [9]error
 	g.lanes, errs[0] = m.Int64ObservableGauge("wazzup.lanes",
-		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, or paused by an operator or the brake."))
+		metric.WithDescription("Lanes of the accounts that this worker owns, by state: open, closed by the vendor's word or a breaker, paused by an operator or the brake, or unlisted: not opened, since the vendor lists neither their channels nor those of many others."))
 	g.breakers, errs[1] = m.Int64ObservableGauge("wazzup.breakers.open",
 		metric.WithDescription("Breakers that are open or let only probes through, by family of calls and kind: one channel's, or the family's own."))
 	g.flight, errs[2] = m.Int64ObservableGauge("wazzup.calls.inflight",
@@ -39,6 +42,10 @@ func newGauges(m metric.Meter) (gauges, error) {
 		metric.WithDescription("How full the account's streams are, 1 being the byte limit, by account and stream; 0 where another worker owns it."))
 	g.users, errs[6] = m.Int64ObservableGauge("wazzup.counter.users",
 		metric.WithDescription("Users of the accounts that this worker owns whose unanswered counter is followed, by state of the connection: connected, or waiting for one."))
+	g.queued, errs[7] = m.Int64ObservableGauge("wazzup.commands.queued",
+		metric.WithDescription("Commands that have not ended, by account and class of lanes, wherever they lie; only the account's owner tells."))
+	g.oldest, errs[8] = m.Float64ObservableGauge("wazzup.commands.oldest.age", metric.WithUnit("s"),
+		metric.WithDescription("For how long the oldest of them has waited, since it was published or came due; only the account's owner tells."))
 	return g, errors.Join(errs[:]...)
 }
 
@@ -55,11 +62,22 @@ type breakerLabels struct {
 	kind   breakerKind
 }
 
+type backlogLabels struct{ account, class string }
+
+type backlogReading struct {
+	queued uint64
+	age    time.Duration // of the oldest
+}
+
 // Where a command is.
 const (
 	heldInHand = "hand"
 	heldOnDisk = "parked"
 )
+
+// laneStateUnlisted is of lanes that are not opened, see strangers.go. `lanes.list`
+// calls them closed.
+const laneStateUnlisted = "unlisted"
 
 // How a followed user's connection is.
 const (
@@ -75,16 +93,18 @@ type reading struct {
 	closed   int64
 	commands map[string]int64
 	fill     map[string][4]float64 // by account
-	users    map[string]int64      // by state of their connection
+	backlog  map[backlogLabels]backlogReading
+	users    map[string]int64 // by state of their connection
 }
 
 func newReading() *reading {
 	r := &reading{
-		lanes:    map[string]int64{laneStateOpen: 0, laneStateClosed: 0, laneStatePaused: 0},
+		lanes:    map[string]int64{laneStateOpen: 0, laneStateClosed: 0, laneStatePaused: 0, laneStateUnlisted: 0},
 		breakers: make(map[breakerLabels]int64),
 		flight:   map[string]int64{classSend: 0, classBulk: 0, classSync: 0},
 		commands: map[string]int64{heldInHand: 0, heldOnDisk: 0},
 		fill:     make(map[string][4]float64),
+		backlog:  make(map[backlogLabels]backlogReading),
 		users:    map[string]int64{userConnected: 0, userWaiting: 0},
 	}
 	for _, f := range Families() {
@@ -113,7 +133,7 @@ func (s *metrics) observe(w *Worker) (end func()) {
 		}
 		g.tell(to, r)
 		return nil
-	}, g.lanes, g.breakers, g.flight, g.closed, g.commands, g.fill, g.users)
+	}, g.lanes, g.breakers, g.flight, g.closed, g.commands, g.queued, g.oldest, g.fill, g.users)
 	if err != nil {
 		w.log.Error().Err(err).Msg("metrics_not_observed")
 		return func() {}
@@ -138,6 +158,11 @@ func (g *gauges) tell(to metric.Observer, r *reading) {
 	}
 	for state, n := range r.users {
 		to.ObserveInt64(g.users, n, metric.WithAttributes(attribute.String("state", state)))
+	}
+	for b, waits := range r.backlog {
+		labels := metric.WithAttributes(attribute.String("account", b.account), attribute.String("class", b.class))
+		to.ObserveInt64(g.queued, int64(waits.queued), labels) //nolint:gosec // a stream holds fewer than 2^63 messages
+		to.ObserveFloat64(g.oldest, waits.age.Seconds(), labels)
 	}
 	for account, fills := range r.fill {
 		for i, role := range storageRoles() {
@@ -166,12 +191,18 @@ func (o *owner) read(r *reading) {
 		r.flight[l.key.class] += int64(l.flight)
 	}
 	r.lanes[laneStatePaused] += o.pausedUnopened()
+	r.lanes[laneStateUnlisted] += int64(o.crowd.waiting)
 	o.breakers.count(r.breakers)
 	if o.closed != nil {
 		r.closed++
 	}
 	r.commands[heldInHand] += int64(len(o.commands))
-	r.commands[heldOnDisk] += o.onDisk
+	for class, w := range o.backlog.classes {
+		r.commands[heldOnDisk] += int64(w.counts[inParked]) //nolint:gosec // a stream holds fewer than 2^63 messages
+		if o.backlog.fresh(time.Now()) {
+			r.backlog[backlogLabels{o.cfg.Account, class}] = backlogReading{w.total(), w.age}
+		}
+	}
 	r.users[userConnected] += int64(o.counters.connected)
 	r.users[userWaiting] += int64(max(len(o.counters.wanted)-o.counters.connected, 0))
 	var fills [4]float64

@@ -1,6 +1,7 @@
 package sender_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -81,7 +82,10 @@ func TestGauges(t *testing.T) {
 	got := until(t, reader, "the first lanes", func(s series) bool { return s["wazzup.lanes open"] == send+sync })
 	want := []string{
 		"wazzup.lanes closed", "wazzup.lanes paused", "wazzup.accounts.closed", "wazzup.commands.held hand", "wazzup.commands.held parked",
-		"wazzup.calls.inflight send", "wazzup.calls.inflight bulk", "wazzup.calls.inflight sync",
+		"wazzup.calls.inflight send", "wazzup.calls.inflight bulk", "wazzup.calls.inflight sync", "wazzup.lanes unlisted",
+	}
+	for _, class := range []string{"send", "bulk", "sync"} {
+		want = append(want, "wazzup.commands.queued main "+class, "wazzup.commands.oldest.age main "+class)
 	}
 	for _, f := range sender.Families() {
 		want = append(want, "wazzup.breakers.open "+string(f)+" channel", "wazzup.breakers.open "+string(f)+" family")
@@ -136,12 +140,14 @@ func TestGauges(t *testing.T) {
 	}
 	until(t, reader, "a breaker and parked commands", func(s series) bool {
 		return s["wazzup.breakers.open send family"] == 1 && s["wazzup.breakers.open sync family"] == 0 &&
-			s["wazzup.commands.held parked"] > 0 && s["wazzup.commands.held parked"]+s["wazzup.commands.held hand"] >= 30
+			s["wazzup.commands.held parked"] > 0 && s["wazzup.commands.held parked"]+s["wazzup.commands.held hand"] >= 30 &&
+			s["wazzup.commands.queued main send"] >= 30 && s["wazzup.commands.oldest.age main send"] > 0
 	})
 	reachable()
 	r.finals(31)
 	until(t, reader, "all well", func(s series) bool {
-		return s["wazzup.breakers.open send family"] == 0 && s["wazzup.commands.held parked"] == 0
+		return s["wazzup.breakers.open send family"] == 0 && s["wazzup.commands.held parked"] == 0 &&
+			s["wazzup.commands.queued main send"] == 0 && s["wazzup.commands.oldest.age main send"] == 0
 	})
 
 	if err := r.sim.AddRule(simulator.Rule{Status: 401}); err != nil {
@@ -155,4 +161,72 @@ func TestGauges(t *testing.T) {
 	if got := collected(t, reader); len(got) > 0 {
 		t.Errorf("a worker that has ended is still read: %v", got)
 	}
+}
+
+// How much waits, and since when, is told by class and by the account's owner alone. It
+// is what lanes.list tells, whether it was published, came due or waits for its turn.
+func TestBacklogGauges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if err := r.sim.AddRule(simulator.Rule{Status: 401}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	r.backlog(schema.KindSend, simulator.ChannelWhatsApp, 3)
+	r.backlog(schema.KindSend, simulator.ChannelWhatsApp2, 4)
+	r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, 2)
+	r.sync(schema.EntityContacts, schema.VerbUpsert, contactsOf(1))
+	r.sync(schema.EntityDeals, schema.VerbDelete, []int{1})
+	readers := make([]sdkmetric.Reader, 2)
+	cfg := sender.Hasty(r.config(), time.Hour)
+	for i := range readers {
+		reader := sdkmetric.NewManualReader()
+		readers[i] = reader
+		r.meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
+		r.start(cfg)
+		if i == 0 {
+			until(t, reader, "an owner", func(s series) bool { return s["wazzup.lanes open"]+s["wazzup.lanes closed"] > 0 })
+		}
+	}
+	due := time.Now().Add(time.Second)
+	r.send("due", phone, "x", fmt.Sprintf(`,"sendAt":%q`, due.Format(time.RFC3339Nano)))
+	got := until(t, readers[0], "the backlog", func(s series) bool {
+		return time.Now().After(due) && s["wazzup.commands.queued main send"] == 8 && s["wazzup.commands.oldest.age main send"] > 1 &&
+			s["wazzup.commands.oldest.age main bulk"] > 1 && s["wazzup.commands.oldest.age main sync"] > 1
+	})
+	if got["wazzup.commands.queued main bulk"] != 2 || got["wazzup.commands.queued main sync"] != 2 {
+		t.Errorf("queued: %v", got)
+	}
+	for _, class := range []string{"send", "bulk", "sync"} {
+		if age := got["wazzup.commands.oldest.age main "+class]; age > time.Since(began).Seconds() {
+			t.Errorf("the oldest of %s waits for %vs, longer than it is there", class, age)
+		}
+	}
+	var list sender.LaneList
+	if err := json.Unmarshal(r.ask("lanes.list", `{}`).Body, &list); err != nil {
+		t.Fatal(err)
+	}
+	listed := make(map[string]uint64)
+	for _, lane := range list.Items {
+		listed[lane.Class] += lane.Backlog
+	}
+	for class, n := range listed {
+		if got["wazzup.commands.queued main "+class] != float64(n) {
+			t.Errorf("lanes.list has %d of %s, the metric %v", n, class, got["wazzup.commands.queued main "+class])
+		}
+	}
+	for name := range collected(t, readers[1]) {
+		if strings.HasPrefix(name, "wazzup.commands.queued") || strings.HasPrefix(name, "wazzup.commands.oldest") {
+			t.Errorf("a standby worker tells %s", name)
+		}
+	}
+	r.sim.ClearRules()
+	until(t, readers[0], "nothing to wait", func(s series) bool {
+		for _, class := range []string{"send", "bulk", "sync"} {
+			if s["wazzup.commands.queued main "+class] != 0 || s["wazzup.commands.oldest.age main "+class] != 0 {
+				return false
+			}
+		}
+		return true
+	})
 }

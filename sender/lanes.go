@@ -16,6 +16,14 @@ const (
 	classSync = "sync"
 )
 
+// classOf is the class of the lanes of a kind of commands.
+func classOf(kind schema.Kind) string {
+	if kind.IsMessage() {
+		return string(kind)
+	}
+	return classSync
+}
+
 // laneKey names a lane: class and channel, or for sync class and entity.
 type laneKey struct{ class, channel string }
 

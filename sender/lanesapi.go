@@ -239,6 +239,11 @@ func (o *owner) laneItem(key laneKey, backlog uint64, waits map[*lane]laneWait) 
 		if at == (laneWait{gateWindow, why429}) {
 			item.OpensOn = schema.FormatTime(o.pausedUntil)
 		}
+	case backlog > 0 && o.crowd.waiting > 0 && o.unlisted(key.channel):
+		closedBy(laneStateClosed, reasonUnlisted, ReopenOnList, o.crowd.since)
+		if o.crowd.since.IsZero() { // the list is not read yet
+			item.Since = nil
+		}
 	}
 	return item
 }

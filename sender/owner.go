@@ -53,8 +53,9 @@ type owner struct {
 	tracer   trace.Tracer
 	tracing  bool
 
-	vendorAway func(bool) // hears after each reading of the channel list
-	serving    func(bool) // hears when the owner is at work, and when it begins to stop
+	attempt    func(*command) // takes a message that has passed the gates on its way; with the mutex held
+	vendorAway func(bool)     // hears after each reading of the channel list
+	serving    func(bool)     // hears when the owner is at work, and when it begins to stop
 
 	ledger   *queue.Ledger
 	intake   *queue.Intake
@@ -86,7 +87,7 @@ type owner struct {
 	lanes        map[laneKey]*lane
 	listed       map[string]bool // channels of the last channel list
 	fills        [4]fill         // by stream
-	onDisk       int64           // parked commands, when they were last counted
+	backlog      backlog
 	channels     map[string]*channelGate
 	runnable     [2]fifo[*lane] // by rank: lanes with a command that may go
 	lines        [2]gateClock   // by rank: where those lanes stand
@@ -103,8 +104,9 @@ type owner struct {
 	moving       int       // open lanes with commands in hand, at the last of them
 	discovered   time.Time // when every source that held commands as the ownership began was known; zero: not yet
 	seeking      bool      // commands on malformed channel tokens are looked for
-	deferredFull bool      // no more commands may be scheduled for now
-	windowKnown  bool      // the calls of the past are known, or assumed
+	crowd        crowd
+	deferredFull bool // no more commands may be scheduled for now
+	windowKnown  bool // the calls of the past are known, or assumed
 	owned        time.Time
 	paces        paceMemory // of lanes that are not open
 	window       *window
@@ -154,6 +156,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		counters:  newCounters(&cfg),
 		replay:    make(map[string]channelWord),
 		replayed:  make(chan struct{}),
+		backlog:   newBacklog(),
 		doubts:    make(map[string][]*command),
 		looking:   make(map[string]bool),
 		lookAgain: make(map[string]bool),
@@ -173,6 +176,7 @@ func newOwner(w *Worker, cfg Config, t *queue.Topology, lease *queue.Lease, clie
 		noncePrefix:  nuid.Next()[12:],
 		unknownCodes: make(map[string]time.Time),
 	}
+	o.attempt = o.carry
 	o.keeper.record = o.accountRecord
 	o.caughtUp = sync.OnceFunc(func() { close(o.replayed) })
 	o.breakers = NewBreakers(BreakerConfig{OpenFor: o.cfg.timing.openFor, OpenMax: breakerOpenMax}, o.breakerChanged)
@@ -260,7 +264,15 @@ func (o *owner) open(ctx context.Context, before *ownership) error {
 	if err := o.openLanes(ctx, lanes); err != nil {
 		return err
 	}
-	return o.discover(ctx)
+	// What it does not find now, because the server does not answer or for another
+	// reason that may pass, is found in the seconds to come; the account is served.
+	if err := o.discover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		o.log.Warn().Err(err).Msg("lanes_not_all_found")
+	}
+	return nil
 }
 
 // serve runs the owner's loops until the first of them has a reason to end.
@@ -283,6 +295,7 @@ func (o *owner) serve(ctx context.Context) error {
 	wg.Go(func() { o.every(loops, evidenceEvery, "note_evidence_position", o.noteEvidence) })
 	wg.Go(func() { o.every(loops, positionEvery, "keep_statuses", o.keepStatuses) })
 	wg.Go(func() { o.every(loops, max(o.cfg.Limits.Retention/8, discoverEvery), "refresh_gates", o.refreshGates) })
+	wg.Go(func() { _ = o.readOldest(loops) }) // watchStorage does so again, and tells why not
 	wg.Go(func() { o.pollChannels(loops) })
 	wg.Go(func() { o.watchSilence(loops) })
 	// Not waited for here: what it has heard may still have to be stored, and that

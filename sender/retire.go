@@ -86,7 +86,7 @@ func (o *owner) idleLong(l *lane, now time.Time) bool {
 }
 
 func (o *owner) staysOpen(key laneKey) bool {
-	return key.class == classSync || key.class == classSend && o.listed[key.channel]
+	return key.class == classSync || o.listed[key.channel] && (key.class == classSend || o.crowd.waiting > 0)
 }
 
 // busy reports whether the lane has anything in hand, on the way, or parked.

@@ -79,10 +79,10 @@ func (o *owner) watchStorage(ctx context.Context) error {
 		}
 		o.noteFill(i, s.name, bytes, s.limit)
 	}
-	return errors.Join(append(faults, o.countParked(ctx))...)
+	return errors.Join(append(faults, o.countParked(ctx), o.readOldest(ctx))...)
 }
 
-// countParked counts the parked commands for their metric. While nothing is parked
+// countParked counts the parked commands for their metrics. While nothing is parked
 // it asks nobody.
 func (o *owner) countParked(ctx context.Context) error {
 	o.mu.Lock()
@@ -91,19 +91,23 @@ func (o *owner) countParked(ctx context.Context) error {
 		some = some || len(l.parks) > 0
 	}
 	o.mu.Unlock()
-	total := uint64(0)
+	counts := make(map[string]uint64)
 	if some {
 		parked, err := o.intake.Waiting(ctx, o.topology.Deferred(), o.topology.ParkFilter())
 		if err != nil {
 			return err
 		}
-		for _, n := range parked {
-			total += n
+		for subject, n := range parked {
+			if kind, _, ok := o.topology.ParkedLane(subject); ok {
+				counts[classOf(kind)] += n
+			}
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.onDisk = int64(total) //nolint:gosec // a stream holds fewer than 2^63 messages
+	for class, w := range o.backlog.classes {
+		w.counts[inParked] = counts[class]
+	}
 	return nil
 }
 

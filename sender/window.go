@@ -65,6 +65,13 @@ func (w *window) take(now time.Time, other bool) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// hadLeast reports whether the calls that are not transactional have had what they may
+// have in any case.
+func (w *window) hadLeast(now time.Time) bool {
+	w.expire(now)
+	return w.limit.N > 0 && w.others+w.othersFreed >= leastOf(w.limit.N)
+}
+
 func (w *window) hold(other bool, n int) {
 	w.held += n
 	if other {
@@ -123,7 +130,9 @@ func (w *window) expire(now time.Time) {
 		}
 		n++
 	}
-	w.freed = append(w.freed[:0], w.freed[n:]...)
+	if n > 0 {
+		w.freed = append(w.freed[:0], w.freed[n:]...)
+	}
 }
 
 // busy lists when the tokens of the last calls come free, for the hand-over.
