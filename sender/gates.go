@@ -48,6 +48,7 @@ type channelGate struct {
 	id       string
 	state    string    // the vendor's last word; "" = not known
 	learned  time.Time // when
+	taken    bool      // a call to it was, by this owner
 	closed   *closure
 	refusals int // in a row, each doubling the wait before the next try
 	flight   int // attempts of all its lanes that hold a slot
@@ -261,7 +262,11 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	}
 	o.count(c.lane, -1)
 	s.breaker(called, v)
-	switch g := c.lane.channel; {
+	g := c.lane.channel
+	if g != nil && called && v.Action == ActionAccept {
+		g.taken = true
+	}
+	switch {
 	case g == nil || !g.trying:
 	case s.try && called && v.Action == ActionAccept:
 		o.openChannel(g, openedByTry)

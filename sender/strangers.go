@@ -12,21 +12,20 @@ import (
 // Whoever may publish commands can invent channels: a subject for each costs them
 // nothing, and a lane costs us a consumer, memory, a call that is refused, and a gate
 // to remember. So of the lanes whose channel neither the channel list nor a word of
-// the vendor has ever named, strangers, only so many are open at the same time. That
-// is enough for a channel that is newer than the list. What is beyond it waits on disk
-// without a lane until the list holds its channel, as the commands of a channel wait
-// that the vendor refused because its list does not. While they do, nothing depends on
-// finding a lane among them: all lanes of listed channels are open.
+// the vendor has ever named, and to which no call was ever taken, strangers, only so
+// many are open at the same time. That is more than enough for channels that are newer
+// than the list. What is beyond it waits on disk without a lane until the list holds its
+// channel, as the commands of a channel wait that the vendor refused because its list
+// does not. While they do, nothing depends on finding a lane among them: all lanes of
+// listed channels are open.
 
 const (
-	// strangersMax is how many lanes of strangers are open when the channel list is
-	// known. Each may cost the account one call, so it is a small part of a window.
-	strangersMax = 256
-	// strangersBlind is the same while the list is not known, when any channel may be
-	// real. They are opened over some rounds.
-	strangersBlind = 4096
-	// strangersTogether bounds those of one round of discovery.
-	strangersTogether = strangersMax
+	// strangersMax is how many lanes of strangers are open: far fewer than the server
+	// makes consumers for. Each may cost the account one call.
+	strangersMax = 4096
+	// strangersTogether bounds those of one round of discovery, so that it does not
+	// keep others from being found in time.
+	strangersTogether = 1024
 	// crowdOver is for how many rounds nothing must wait for the list before that is
 	// told to be over.
 	crowdOver = 60
@@ -61,14 +60,14 @@ func (o *owner) crowdRests() bool {
 	return time.Now().Before(o.crowd.rests)
 }
 
-// unlisted reports whether nothing but commands has ever named the channel. The
-// owner's mutex is held.
+// unlisted reports whether nothing but commands has ever named the channel, nor a call
+// to it was taken. The owner's mutex is held.
 func (o *owner) unlisted(channel string) bool {
 	if channel == schema.NoChannel || o.listed[channel] {
 		return false
 	}
 	g := o.channels[channel]
-	return g == nil || g.state == ""
+	return g == nil || g.state == "" && !g.taken
 }
 
 // knows reports whether a lane is opened in any case: its channel is real as far as can
@@ -83,18 +82,8 @@ func (o *owner) knows(key laneKey) bool {
 	return g != nil && (g.closed != nil || len(g.paused) > 0)
 }
 
-// strangersAllowed is how many lanes of strangers may be open. The owner's mutex is
-// held.
-func (o *owner) strangersAllowed() int {
-	most := o.cfg.timing.strangers
-	if o.listed == nil {
-		return min(most*int(min(o.rounds+1, strangersBlind)), strangersBlind) //nolint:gosec // a small number
-	}
-	return most
-}
-
 // admit chooses which strangers' lanes are opened in this round, and counts those that
-// are not.
+// wait for the list.
 func (o *owner) admit(f *finding) []wantedLane {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -106,8 +95,9 @@ func (o *owner) admit(f *finding) []wantedLane {
 			}
 		}
 	}
-	n := min(max(o.strangersAllowed()-open, 0), len(f.strangers))
-	o.crowd.waiting = len(f.strangers) - n + f.more
+	room := max(o.cfg.timing.strangers-open, 0)
+	o.crowd.waiting = max(len(f.strangers)+f.more-room, 0) // the rest only for the next round
+	n := min(room, len(f.strangers))
 	lanes := f.strangers[:n:n]
 	if o.crowd.waiting > 0 {
 		lanes = append(lanes, o.listedLanes()...)

@@ -52,7 +52,7 @@ func TestMoreInventedChannelsThanConsumers(t *testing.T) {
 	const many = 25_000
 	r := newRig(t)
 	fresh := r.inventChannels(2) // these the vendor has
-	cfg := r.config()
+	cfg := sender.Wary(r.config(), 256)
 	stop := r.start(cfg)
 	r.channelsRead()
 	r.event(r.bulk("first", phone), schema.StateSent)
@@ -82,6 +82,23 @@ func TestMoreInventedChannelsThanConsumers(t *testing.T) {
 	}
 	if calls := len(r.sim.Requests()); calls > 1000 {
 		t.Errorf("the vendor was called %d times", calls)
+	}
+}
+
+// A channel for which the vendor took a message is no stranger, whoever lists it.
+func TestChannelsThatNobodyLists(t *testing.T) {
+	t.Parallel()
+	const most, many = 10, 80
+	r := newRig(t)
+	channels := r.inventChannels(many)
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/channels"}, Status: 200, Body: "[]"})
+	r.start(sender.Wary(r.config(), most))
+	r.channelsRead()
+	for i, channel := range channels {
+		r.bulkOn(channel, fmt.Sprint("c-", i), phone, "x")
+	}
+	for i := range channels {
+		r.event(fmt.Sprint("c-", i), schema.StateSent)
 	}
 }
 
