@@ -171,8 +171,19 @@ func (o *owner) accountOpen(rank int, now time.Time) block {
 	return block{}
 }
 
+// overShare reports whether a lane must wait while lanes of other channels want calls
+// in flight. Of a channel's quarter bulk leaves the transactional class the same part
+// as of the whole, so that a code does not wait for a campaign's slow calls to end. It
+// has that part even where bulk, alone until now, holds more than the quarter.
 func (o *owner) overShare(l *lane) bool {
-	return l.channel != nil && l.channel.flight >= channelSlots(o.cfg.Concurrency)
+	if l.channel == nil {
+		return false
+	}
+	slots := channelSlots(o.cfg.Concurrency)
+	if l.rank() > 0 {
+		return l.channel.flight >= slots || l.flight >= shareOf(slots)
+	}
+	return l.channel.flight >= slots && l.flight >= slots-shareOf(slots)
 }
 
 // othersWant reports whether a lane of another channel stands in line.
