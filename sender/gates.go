@@ -59,10 +59,19 @@ type channelGate struct {
 	// trying: while it is closed one call at a time may be made, to see whether it is
 	// well again.
 	trying bool
+	// ramp is how many calls in flight it may have, after a try opened it; each call that
+	// is taken adds one, so that they double with each round. 0: as many as others.
+	ramp int
 
 	keeper     keeper
 	lastClosed closedSpan
 	lastPaused map[string]closedSpan // by class
+}
+
+// full reports whether a channel that is tried, or came back by a try, has as many calls
+// in flight as it may have by now.
+func (g *channelGate) full() bool {
+	return g.trying && g.flight > 0 || g.ramp > 0 && g.flight >= g.ramp
 }
 
 // pauseOf is what pauses a lane; nil: nothing does.
@@ -112,7 +121,7 @@ func (o *owner) pumpRank(rank int, now time.Time, least int) {
 		l := q.pop()
 		l.leave(now)
 		o.evidenceBefore(l)
-		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 || l.sync != nil && l.flight >= syncFlight {
+		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.full() || l.sync != nil && l.flight >= syncFlight {
 			continue
 		}
 		if o.overShare(l) && o.othersWant(l) {
@@ -273,7 +282,15 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	o.count(c.lane, -1)
 	s.breaker(called, v)
 	switch g := c.lane.channel; {
-	case g == nil || !g.trying:
+	case g == nil, !g.trying && g.ramp == 0:
+	case !g.trying:
+		if called && v.Action == ActionAccept {
+			g.ramp++
+		}
+		if g.ramp >= o.cfg.Concurrency {
+			g.ramp = 0
+		}
+		o.offerChannel(g)
 	case s.try && called && v.Action == ActionAccept:
 		o.openChannel(g, openedByTry)
 	default: // it shows nothing of the channel
@@ -412,6 +429,10 @@ func (o *owner) whileClosed(g *channelGate, wait time.Duration, f func()) {
 // openedByTry is why a channel opens that nobody has called well.
 const openedByTry = "try"
 
+// rampFrom is how many calls in flight a channel has at first that a try has opened: the
+// try showed that one is taken, and not that a backlog's would be.
+const rampFrom = 2
+
 // openChannel opens a channel's lanes as soon as that is durable.
 func (o *owner) openChannel(g *channelGate, why string) {
 	c := g.closed
@@ -426,7 +447,10 @@ func (o *owner) openChannel(g *channelGate, why string) {
 	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneOpened, ChannelID: g.id, Reason: why})
 	o.keepGate(&g.keeper, func() {
 		if g.opening && g.closed == c {
-			g.closed, g.opening = nil, false
+			g.closed, g.opening, g.ramp = nil, false, 0
+			if why == openedByTry {
+				g.ramp = rampFrom
+			}
 			g.lastClosed = c.span()
 			o.channelOpened(g)
 		}
