@@ -54,6 +54,10 @@ type channelGate struct {
 
 	paused map[string]*pause // by class
 	spam   []spamMark        // within the window
+	// Statuses that were stored no later may be read again after a crash, and mean
+	// nothing then: what made the channel brake that a person has resumed, and the last
+	// that broke it off.
+	forgiven, flooded time.Time
 	// opening: that it opens is being stored, and takes effect then.
 	opening bool
 	// trying: while it is closed one call at a time may be made, to see whether it is
