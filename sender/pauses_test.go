@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -244,7 +245,7 @@ func TestFloodIsToldOnce(t *testing.T) {
 func TestStatusIsReadAgain(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{18, 19} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			cfg := r.config()
