@@ -24,6 +24,10 @@ type GateRecord struct {
 
 	Paused map[string]*Paused `json:"p,omitempty"`  // by class
 	Spam   []SpamMark         `json:"sm,omitempty"` // messages that were rated as spam
+	// What was rated as spam until then is forgiven, Unix milliseconds.
+	Forgiven int64 `json:"fg,omitempty"`
+	// The status "too many sent" was taken in that was stored last, and when, Unix milliseconds.
+	Flooded int64 `json:"fl,omitempty"`
 
 	// Of the account.
 	Until  int64    `json:"u,omitempty"`  // a 429 holds it until then, Unix milliseconds

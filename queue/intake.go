@@ -48,23 +48,45 @@ type Delivery struct {
 	Seq     uint64    // in the stream it came from
 	Stored  time.Time // NATS's clock
 
-	nc     *nats.Conn
-	stream string // of a parked one
-	mu     sync.Mutex
-	reply  string // a redelivery of what is still held replaces it
+	nc       *nats.Conn
+	stream   string // of a parked one
+	mu       sync.Mutex
+	reply    string // a redelivery of what is still held replaces it
+	consumer string // whose reply it is
 }
 
 // Ack removes the message from its stream. It is not waited for: when it is
 // lost the message comes again, and the ledger knows that it ended.
 func (d *Delivery) Ack() error {
-	switch {
-	case d.Source == nil:
+	if d.Source == nil {
 		return nil
-	case d.Source.asleep.Load():
+	}
+	heard, asleep := d.Source.hears(d)
+	if asleep {
 		d.Source.in.delete(d)
+	}
+	if !heard {
 		return nil
 	}
 	return d.respond("+ACK")
+}
+
+// hears reports whether the consumer that delivered the message is still there to be
+// told. If not, the message may come once more, and is then acknowledged unseen.
+func (s *Source) hears(d *Delivery) (heard, asleep bool) {
+	d.mu.Lock()
+	consumer := d.consumer
+	d.mu.Unlock()
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if asleep = s.asleep.Load(); !asleep && !s.resetting && consumer == s.consumer {
+		return true, false
+	}
+	if s.ended == nil {
+		s.ended = make(map[uint64]struct{})
+	}
+	s.ended[d.Seq] = struct{}{}
+	return false, asleep
 }
 
 // deleteRequest asks for a message to be deleted, as an acknowledgement deletes it:
@@ -105,7 +127,7 @@ func (d *Delivery) Same(other *Delivery) bool {
 // same message names, since the consumer of the earlier one may be gone.
 func (d *Delivery) Replace(later *Delivery) {
 	d.mu.Lock()
-	d.reply = later.reply
+	d.reply, d.consumer = later.reply, later.consumer
 	d.mu.Unlock()
 }
 
@@ -158,6 +180,9 @@ type Source struct {
 	resetting   bool
 	closed      bool
 	quiet       int // watchdog rounds without a message while some were due
+	// ended has what was acknowledged since the last consumer was given up: the next one
+	// may have it still.
+	ended map[uint64]struct{}
 }
 
 // IntakeConfig says whose messages an intake hands to whom.
@@ -431,13 +456,21 @@ func (in *Intake) received(m *nats.Msg) {
 	}
 	s.consumerSeq = meta.consumerSeq
 	s.quiet = 0
-	s.wanted = max(s.wanted-1, 0)
 	s.outstanding = max(s.outstanding-1, 0)
-	in.mu.Unlock()
-	in.handle(&Delivery{
+	d := &Delivery{
 		Source: s, Subject: m.Subject, Header: m.Header, Data: m.Data,
-		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply,
-	})
+		Seq: meta.streamSeq, Stored: meta.stored, nc: in.nc, reply: m.Reply, consumer: meta.consumer,
+	}
+	if _, ended := s.ended[d.Seq]; ended {
+		delete(s.ended, d.Seq)
+		s.pullLocked() // another one in its place
+		in.mu.Unlock()
+		_ = d.respond("+ACK") // unheard, it comes again, and the ledger knows that it ended
+		return
+	}
+	s.wanted = max(s.wanted-1, 0)
+	in.mu.Unlock()
+	in.handle(d)
 }
 
 // status handles what the server says of a pull request instead of a message.
@@ -481,6 +514,7 @@ func (in *Intake) resetLocked(s *Source, why string) {
 		return
 	}
 	s.resetting = true
+	s.ended = nil
 	delete(in.byName, s.consumer)
 	old := s.consumer
 	in.wg.Go(func() { in.replace(s, old, why) })

@@ -18,11 +18,17 @@ import (
 
 func newIntake(t *testing.T, a *account, epoch string) (*queue.Intake, chan *queue.Delivery) {
 	t.Helper()
+	return newIntakeOwned(t, a, epoch, func(context.Context) (bool, error) { return true, nil })
+}
+
+// newIntakeOwned is newIntake with what is asked before a consumer is made anew.
+func newIntakeOwned(t *testing.T, a *account, epoch string, owned func(context.Context) (bool, error)) (*queue.Intake, chan *queue.Delivery) {
+	t.Helper()
 	got := make(chan *queue.Delivery, 1000)
 	in, err := queue.NewIntake(queue.IntakeConfig{
 		NATS: a.nc, JetStream: a.js, Epoch: epoch, Log: zerolog.Nop(),
 		Handle: func(d *queue.Delivery) { got <- d },
-		Owned:  func(context.Context) (bool, error) { return true, nil },
+		Owned:  owned,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func (s *Source) Sleep() {
 		return
 	}
 	s.asleep.Store(true)
-	s.wanted, s.outstanding, s.quiet = 0, 0, 0
+	s.wanted, s.outstanding, s.quiet, s.ended = 0, 0, 0, nil
 	delete(in.byName, s.consumer)
 	old := s.consumer
 	in.wg.Go(func() {

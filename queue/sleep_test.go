@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -83,6 +84,48 @@ func TestSleepingSource(t *testing.T) {
 	case d := <-got:
 		t.Errorf("%d was delivered as well", d.Seq)
 	default:
+	}
+}
+
+// What ends while its source's consumer is made anew is not handed over again: nobody
+// was there to be told, so it comes once more, and is acknowledged unseen.
+func TestEndedBetweenConsumers(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]func(*queue.Intake, *queue.Source){
+		"asleep": func(_ *queue.Intake, s *queue.Source) {
+			s.Sleep()
+			s.Want(3)
+		},
+		"reset": func(in *queue.Intake, s *queue.Source) {
+			s.Want(3)
+			in.Reset()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAccount(t, queuetest.Server(t))
+			asked, answer := make(chan struct{}), make(chan struct{})
+			in, got := newIntakeOwned(t, a, "e1", func(context.Context) (bool, error) {
+				close(asked) // the consumer is made anew once
+				<-answer
+				return true, nil
+			})
+			s := openSend(t, in, a)
+			publish(t, a, 0, 3)
+			s.Want(3)
+			held := receive(t, got, 3)
+			begin(in, s)
+			<-asked
+			ack(t, held[0], held[1])
+			publish(t, a, 3, 5)
+			close(answer)
+			again := receive(t, got, 3)
+			if seqs := sequences(again); !slices.Equal(seqs, []uint64{3, 4, 5}) {
+				t.Fatalf("got %v, want 3 4 5: the first two had ended", seqs)
+			}
+			ack(t, again...)
+			a.state(t, 1, 0)
+		})
 	}
 }
 

@@ -5,9 +5,9 @@ package sender
 // stream whether it needs the message. So they go while the lane is closed, and
 // are made again when it asks for commands.
 
-// sleepRounds is for how many rounds of discovery, a second each, a lane is closed
-// before its consumers go: one that is closed for a moment keeps them.
-const sleepRounds = 5
+// sleepRounds is for how many rounds of discovery, five seconds in all, a lane is
+// closed before its consumers go: one that is closed for a moment keeps them.
+const sleepRounds = 7
 
 // shut reports whether a gate of its own keeps the lane closed, and it is not being
 // tried. While the whole account is closed nothing is acknowledged, and consumers cost

@@ -69,6 +69,9 @@ func TestClosedLaneSleeps(t *testing.T) {
 	r.emptiedBut(chats*each + doubted - 1)
 	r.bulkText("later", phone, "x") // found, and not pulled
 	r.listed("the backlog", func(l sender.LaneItem) bool { return l.State == "closed" && l.Backlog == chats*each+1 })
+	if w := r.waiting("later", "closed"); w.Why != "CHANNEL_NO_MONEY" || w.Since == nil || w.Position != 0 {
+		t.Errorf("on disk it waits %+v", w)
+	}
 	r.asleep(schema.KindBulk)
 	if n := len(r.sim.Sends()); n != requests {
 		t.Errorf("%d requests while the channel was closed", n-requests)
@@ -107,6 +110,9 @@ func TestLaneIsClosedAtTakeOver(t *testing.T) {
 	r.send("send", phone, "x")
 	r.start(cfg)
 	r.listed("the lane to be found", func(l sender.LaneItem) bool { return l.State == "paused" && l.Backlog == 1 })
+	if w := r.waiting("bulk", "paused"); w.Why != "operator" {
+		t.Errorf("on disk it waits %+v", w)
+	}
 	r.bulkOn(simulator.ChannelWhatsApp2, "other", phone, "x")
 	r.event("other", schema.StateSent)
 	r.asleep(schema.KindBulk)

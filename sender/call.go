@@ -95,7 +95,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 		}
 	}
 	if v.SpamBrake {
-		o.ratedAsSpam(c.channelID(), "")
+		o.ratedAsSpam(c.channelID(), "", time.Now())
 	}
 	if v.OpsUnknownCode {
 		o.unknownCode(c.channelID(), ErrorCode(a))

@@ -55,15 +55,28 @@ type channelGate struct {
 
 	paused map[string]*pause // by class
 	spam   []spamMark        // within the window
+	// Statuses that were stored no later may be read again after a crash, and mean
+	// nothing then: what made the channel brake that a person has resumed, and the last
+	// that broke it off.
+	forgiven, flooded time.Time
 	// opening: that it opens is being stored, and takes effect then.
 	opening bool
 	// trying: while it is closed one call at a time may be made, to see whether it is
 	// well again.
 	trying bool
+	// ramp is how many calls in flight it may have, after a try opened it; each call that
+	// is taken adds one, so that they double with each round. 0: as many as others.
+	ramp int
 
 	keeper     keeper
 	lastClosed closedSpan
 	lastPaused map[string]closedSpan // by class
+}
+
+// full reports whether a channel that is tried, or came back by a try, has as many calls
+// in flight as it may have by now.
+func (g *channelGate) full() bool {
+	return g.trying && g.flight > 0 || g.ramp > 0 && g.flight >= g.ramp
 }
 
 // pauseOf is what pauses a lane; nil: nothing does.
@@ -113,7 +126,7 @@ func (o *owner) pumpRank(rank int, now time.Time, least int) {
 		l := q.pop()
 		l.leave(now)
 		o.evidenceBefore(l)
-		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.trying && l.channel.flight > 0 || l.sync != nil && l.flight >= syncFlight {
+		if l.ready.len() == 0 || !o.laneOpen(l) || l.channel != nil && l.channel.full() || l.sync != nil && l.flight >= syncFlight {
 			continue
 		}
 		if o.overShare(l) && o.othersWant(l) {
@@ -172,8 +185,19 @@ func (o *owner) accountOpen(rank int, now time.Time) block {
 	return block{}
 }
 
+// overShare reports whether a lane must wait while lanes of other channels want calls
+// in flight. Of a channel's quarter bulk leaves the transactional class the same part
+// as of the whole, so that a code does not wait for a campaign's slow calls to end. It
+// has that part even where bulk, alone until now, holds more than the quarter.
 func (o *owner) overShare(l *lane) bool {
-	return l.channel != nil && l.channel.flight >= channelSlots(o.cfg.Concurrency)
+	if l.channel == nil {
+		return false
+	}
+	slots := channelSlots(o.cfg.Concurrency)
+	if l.rank() > 0 {
+		return l.channel.flight >= slots || l.flight >= shareOf(slots)
+	}
+	return l.channel.flight >= slots && l.flight >= slots-shareOf(slots)
 }
 
 // othersWant reports whether a lane of another channel stands in line.
@@ -262,13 +286,21 @@ func (o *owner) free(c *command, called bool, v Verdict) {
 	}
 	o.count(c.lane, -1)
 	s.breaker(called, v)
-	g := c.lane.channel
-	if g != nil && called && v.Action == ActionAccept {
+	g, taken := c.lane.channel, called && v.Action == ActionAccept
+	if g != nil && taken {
 		g.taken = true
 	}
 	switch {
-	case g == nil || !g.trying:
-	case s.try && called && v.Action == ActionAccept:
+	case g == nil, !g.trying && g.ramp == 0:
+	case !g.trying:
+		if taken {
+			g.ramp++
+		}
+		if g.ramp >= o.cfg.Concurrency {
+			g.ramp = 0
+		}
+		o.offerChannel(g)
+	case s.try && taken:
 		o.openChannel(g, openedByTry)
 	default: // it shows nothing of the channel
 		o.offerChannel(g)
@@ -406,6 +438,10 @@ func (o *owner) whileClosed(g *channelGate, wait time.Duration, f func()) {
 // openedByTry is why a channel opens that nobody has called well.
 const openedByTry = "try"
 
+// rampFrom is how many calls in flight a channel has at first that a try has opened: the
+// try showed that one is taken, and not that a backlog's would be.
+const rampFrom = 2
+
 // openChannel opens a channel's lanes as soon as that is durable.
 func (o *owner) openChannel(g *channelGate, why string) {
 	c := g.closed
@@ -420,7 +456,10 @@ func (o *owner) openChannel(g *channelGate, why string) {
 	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneOpened, ChannelID: g.id, Reason: why})
 	o.keepGate(&g.keeper, func() {
 		if g.opening && g.closed == c {
-			g.closed, g.opening = nil, false
+			g.closed, g.opening, g.ramp = nil, false, 0
+			if why == openedByTry {
+				g.ramp = rampFrom
+			}
 			g.lastClosed = c.span()
 			o.channelOpened(g)
 		}

@@ -57,6 +57,48 @@ func (r *rig) channelEvent(state string) {
 	}
 }
 
+// A channel that a try opens starts slowly: with two calls in flight, and with twice as
+// many after each round of answers.
+func TestTriedChannelStartsSlowly(t *testing.T) {
+	t.Parallel()
+	const (
+		total = 60
+		delay = 200 * time.Millisecond
+	)
+	r := newRig(t)
+	cfg := r.config()
+	cfg.ChannelsPoll = time.Hour
+	cfg.Backoff = sender.Backoff{Min: 500 * time.Millisecond, Max: time.Second}
+	r.start(cfg)
+	r.channelsRead()
+	r.rule(simulator.Rule{Match: simulator.Match{Path: "/v2/send_message"}, Status: 400, Code: "MESSAGE_CHANNEL_UNAVAILABLE"})
+	r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, total/2)
+	r.backlog(schema.KindSend, simulator.ChannelWhatsApp, total/2)
+	r.ops(schema.OpsLaneClosed)
+	r.sim.ClearRules()
+	r.slow(delay)
+	r.finals(total)
+	var taken []time.Time
+	for _, s := range r.sim.Sends() {
+		if s.Status == 201 {
+			taken = append(taken, s.Time)
+		}
+	}
+	slices.SortFunc(taken, time.Time.Compare)
+	early := 0
+	for _, at := range taken {
+		if at.Sub(taken[0]) < delay*5/2 { // the try, two calls, four
+			early++
+		}
+	}
+	if early > 7 {
+		t.Errorf("%d calls in the first three rounds, want 7 at most", early)
+	}
+	if took := taken[total-1].Sub(taken[0]); took > 10*delay { // 1 2 4 8 16 29
+		t.Errorf("the last call came %v after the try, want some six rounds of %v", took, delay)
+	}
+}
+
 // A channel's refusal closes its lanes: the command waits at its head, spends no
 // attempt and publishes nothing; the channel's own word opens them.
 func TestChannelClosesAndOpens(t *testing.T) {

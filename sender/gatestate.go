@@ -172,6 +172,7 @@ func closureOf(r *queue.Closed) *closure {
 func (g *channelGate) record() *queue.GateRecord {
 	r := &queue.GateRecord{
 		ChannelID: g.id, State: g.state, Learned: millis(g.learned), Refusals: g.refusals,
+		Forgiven: millisUntil(g.forgiven), Flooded: millisUntil(g.flooded),
 	}
 	if !g.opening {
 		r.Closed = g.closed.record()
@@ -246,6 +247,7 @@ func (o *owner) restoreAccount(r *queue.GateRecord) {
 func (o *owner) restoreChannel(r *queue.GateRecord) {
 	g := o.channel(r.ChannelID)
 	g.state, g.learned, g.refusals = r.State, timeOf(r.Learned), r.Refusals
+	g.forgiven, g.flooded = timeOf(r.Forgiven), timeOf(r.Flooded)
 	for _, m := range r.Spam {
 		g.spam = append(g.spam, spamMark{timeOf(m.At), m.MessageID})
 	}
@@ -362,7 +364,10 @@ func (o *owner) resumeLane(g *channelGate, class, why string, then func()) {
 		p.timer.Stop()
 	}
 	if p.by == bySpam {
-		g.spam = nil // what was rated before is forgiven
+		for _, m := range g.spam { // what was rated before is forgiven
+			g.forgiven = latest(g.forgiven, m.at)
+		}
+		g.spam = nil
 	}
 	p.ending = true
 	o.noteOps(&g.keeper, schema.OpsEvent{Name: schema.OpsLaneResumed, ChannelID: g.id, Class: class, Reason: why})
@@ -394,18 +399,21 @@ type spamMark struct {
 }
 
 // ratedAsSpam counts a message that the vendor rated as spam; too many within the
-// window stop the channel's bulk class until a person releases it.
-func (o *owner) ratedAsSpam(channelID, messageID string) {
+// window stop the channel's bulk class until a person releases it. at is when it did.
+func (o *owner) ratedAsSpam(channelID, messageID string, at time.Time) {
 	if o.cfg.SpamLimit <= 0 || channelID == "" {
 		return
 	}
 	g := o.channel(channelID)
 	now := time.Now()
+	if now.Sub(at) >= o.cfg.SpamWindow || messageID != "" && !after(at, g.forgiven) {
+		return
+	}
 	g.spam = slices.DeleteFunc(g.spam, func(m spamMark) bool { return now.Sub(m.at) >= o.cfg.SpamWindow })
 	if messageID != "" && slices.ContainsFunc(g.spam, func(m spamMark) bool { return m.messageID == messageID }) {
 		return
 	}
-	g.spam = append(g.spam, spamMark{now, messageID})
+	g.spam = append(g.spam, spamMark{at, messageID})
 	if more := len(g.spam) - o.cfg.SpamLimit; more > 0 {
 		g.spam = slices.Delete(g.spam, 0, more) // enough to decide by
 	}
@@ -416,26 +424,37 @@ func (o *owner) ratedAsSpam(channelID, messageID string) {
 	o.keepGate(&g.keeper, nil)
 }
 
-// flooded pauses the channel's bulk class: the vendor broke a transmission off.
-func (o *owner) flooded(channelID string) {
-	if channelID == "" {
+// flooded pauses the channel's bulk class: the vendor broke a transmission off. at is
+// when it said so, from when on the pause counts.
+func (o *owner) flooded(channelID string, at time.Time) {
+	until := at.Add(o.cfg.FloodPause)
+	if channelID == "" || !until.After(time.Now()) {
 		return
 	}
-	o.pauseLane(o.channel(channelID), classBulk, byFlood, time.Now().Add(o.cfg.FloodPause), nil)
+	g := o.channel(channelID)
+	if !after(at, g.flooded) {
+		return
+	}
+	g.flooded = at
+	o.pauseLane(g, classBulk, byFlood, until, nil)
 }
 
+// after compares times as records keep them.
+func after(t, u time.Time) bool { return u.IsZero() || t.UnixMilli() > u.UnixMilli() }
+
 // lateWord does what a status means for its channel, beside its command's event. It
-// may be called again for one that was led to its command before a crash.
-func (o *owner) lateWord(channelID string, s status) {
+// may be called again for one that was led to its command before a crash. at is when it
+// was stored first.
+func (o *owner) lateWord(channelID string, s status, at time.Time) {
 	if !s.late.SpamBrake && !s.late.FloodPause {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if s.late.SpamBrake {
-		o.ratedAsSpam(channelID, s.messageID)
+		o.ratedAsSpam(channelID, s.messageID, at)
 	}
 	if s.late.FloodPause {
-		o.flooded(channelID)
+		o.flooded(channelID, at)
 	}
 }

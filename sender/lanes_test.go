@@ -30,10 +30,10 @@ func (r *rig) inventChannels(n int) []string {
 }
 
 // The first command of a lane that nobody knew is found within a second, whenever it
-// comes, in either class.
+// comes, in either class, as a rule even on a loaded machine.
 func TestLaneIsFoundWithinASecond(t *testing.T) {
 	t.Parallel()
-	const slack = 600 * time.Millisecond // of a loaded machine; a search every other second would take 1.8 s at the least
+	const most = time.Second
 	r := newRig(t)
 	cfg := r.config()
 	cfg.ChannelsPoll = time.Hour
@@ -45,7 +45,7 @@ func TestLaneIsFoundWithinASecond(t *testing.T) {
 	var took []time.Duration
 	for i, channel := range r.inventChannels(8) {
 		kind := []schema.Kind{schema.KindSend, schema.KindBulk}[i%2]
-		wait := time.NewTimer(time.Duration(random.IntN(200)) * time.Millisecond) // since the last search
+		wait := time.NewTimer(time.Duration(random.IntN(50)) * time.Millisecond) // just missed: the one before was found by the last search
 		<-wait.C
 		r.backlog(kind, channel, 1)
 		stored := time.Now()
@@ -55,8 +55,8 @@ func TestLaneIsFoundWithinASecond(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("found after %v", took)
-	if median := took[len(took)/2]; median > time.Second+slack {
-		t.Errorf("a lane was found %v after its first command, want a second at most", median)
+	if median := took[len(took)/2]; median > most {
+		t.Errorf("a lane that just missed a search was found %v after its first command, want %v at most", median, most)
 	}
 }
 

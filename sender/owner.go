@@ -25,13 +25,13 @@ import (
 
 // Timing of an owner.
 const (
-	requestTimeout  = 5 * time.Second  // for one request to NATS
-	openTimeout     = time.Minute      // for raising the epoch and opening the first lanes
-	scanTimeout     = 30 * time.Second // for reading a part of the records
-	discoverEvery   = time.Second      // how soon the first command of a new lane is found
-	discoverTimeout = 20 * time.Second // for finding lanes and opening them
-	opensTogether   = 16               // lanes that are opened at the same time
-	holdEvery       = 40 * time.Second // well within the lanes' ack wait
+	requestTimeout  = 5 * time.Second        // for one request to NATS
+	openTimeout     = time.Minute            // for raising the epoch and opening the first lanes
+	scanTimeout     = 30 * time.Second       // for reading a part of the records
+	discoverEvery   = 700 * time.Millisecond // a lane is found within a second, on a busy machine too
+	discoverTimeout = 20 * time.Second       // for finding lanes and opening them
+	opensTogether   = 16                     // lanes that are opened at the same time
+	holdEvery       = 40 * time.Second       // well within the lanes' ack wait
 	tokenPoll       = 20 * time.Millisecond
 	breakerOpenMax  = time.Minute     // after it, a channel that came back is surely found out
 	settleGrace     = 2 * time.Second // for records and events after the last call

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -236,6 +237,42 @@ func TestFloodIsToldOnce(t *testing.T) {
 	r.laneRequest("resume", "bulk")
 	if n := r.opsCount(schema.OpsLanePaused); n != 1 {
 		t.Errorf("lane.paused was told %d times, want once", n)
+	}
+}
+
+// A status that is read again after a crash pauses nothing that a person has resumed,
+// and makes no pause longer than it was: neither the one of a flood nor the spam brake.
+func TestStatusIsReadAgain(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{18, 19} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			cfg := r.config()
+			cfg.FloodPause, cfg.SpamLimit = time.Hour, 2
+			w := r.startDoomed(cfg)
+			var ids []string
+			for i := range 2 {
+				ids = append(ids, r.event(r.send(fmt.Sprint("a-", i), phone, "x"), schema.StateSent).MessageID)
+			}
+			for _, id := range ids {
+				r.status(id, "failed", status)
+			}
+			r.ops(schema.OpsLanePaused)
+			r.event("a-0", schema.StateFailed)
+			r.event("a-1", schema.StateFailed)
+			r.laneRequest("resume", "bulk")
+			w.die() // before it noted how far it had read
+			r.start(cfg)
+			r.send("b", phone, "x")
+			r.event("b", schema.StateSent)
+			r.status(r.event("b", schema.StateSent).MessageID, "failed", 17)
+			r.event("b", schema.StateFailed) // all statuses before it were read
+			r.event(r.bulk("on", phone), schema.StateSent)
+			if n := r.opsCount(schema.OpsLanePaused); n != 1 {
+				t.Errorf("lane.paused was told %d times, want once", n)
+			}
+		})
 	}
 }
 

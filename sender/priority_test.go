@@ -183,6 +183,53 @@ func lastIndex(texts []string, text string) int {
 	return -1
 }
 
+// A channel's bulk class leaves a part of the channel's quarter to the transactional
+// one, so that a code waits for none of a campaign's slow calls: neither where others
+// want calls in flight as well, nor where they began to after bulk had more than the
+// quarter.
+func TestBulkLeavesAPartOfTheQuarter(t *testing.T) {
+	t.Parallel()
+	const (
+		concurrency = 16
+		share       = 12 // four fifths: what bulk may have of them
+		delay       = time.Second
+	)
+	for _, tt := range []struct {
+		name          string
+		bulk, other   int // commands of the code's channel, and of another
+		before, first int // calls of bulk before the other's come, and before the code
+	}{
+		{"others want some", 20, 20, 0, share + 8},
+		{"bulk was alone", share, share, share, share},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			cfg := r.config()
+			cfg.Concurrency, cfg.ChannelsPoll = concurrency, time.Hour
+			r.start(cfg)
+			r.channelsRead()
+			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp2, 1) // its lane is known
+			r.finals(1)
+			r.slow(delay)
+			calls := func(n int) func(*simulator.View) bool {
+				return func(v *simulator.View) bool { return v.Sends >= 1+n }
+			}
+			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp, tt.bulk)
+			r.reached("bulk calls before the other's", calls(tt.before))
+			r.backlog(schema.KindBulk, simulator.ChannelWhatsApp2, tt.other)
+			r.reached("bulk calls before the code", calls(tt.first))
+			r.backlog(schema.KindSend, simulator.ChannelWhatsApp, 1)
+			stored := time.Now()
+			r.finals(1 + tt.bulk + tt.other + 1)
+			code := r.sim.Sends()[slices.Index(r.sentTexts(), textSend)]
+			if took := code.Time.Sub(stored); took > delay/2 {
+				t.Errorf("the code was called %v after it was stored, behind bulk calls of %v", took, delay)
+			}
+		})
+	}
+}
+
 // A channel alone may use all calls in flight. From when another one wants some,
 // none has more than a quarter of them, of both its classes together.
 func TestChannelTakesAQuarter(t *testing.T) {

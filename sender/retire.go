@@ -13,7 +13,7 @@ const (
 	// laneIdleMax is after how long without work a lane is retired.
 	laneIdleMax = 10 * time.Minute
 	// idleRounds is how often within that time it is looked at.
-	idleRounds = 20
+	idleRounds = 60
 	// retiredTogether bounds the lanes of one round, for while they are retired
 	// none can be opened.
 	retiredTogether = 256

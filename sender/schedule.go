@@ -9,6 +9,10 @@ import (
 	"github.com/wazzup-relay/wazzup-relay/queue"
 )
 
+// deferAgain is how soon it is tried again to defer a command for which the deferred
+// stream had no room.
+const deferAgain = time.Second
+
 // defers reports whether the command must wait for its sendAt on the server. One
 // that comes back from there is due, whatever this machine's clock says.
 func (o *owner) defers(c *command) bool {
@@ -36,7 +40,7 @@ func (o *owner) scheduled(c *command) {
 		return
 	}
 	if o.deferredFull {
-		c.timer = time.AfterFunc(discoverEvery, func() {
+		c.timer = time.AfterFunc(deferAgain, func() {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			if !o.stopping {

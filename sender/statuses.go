@@ -378,7 +378,11 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 	case statusSaysNothing:
 		return statusDone, nil
 	case statusRecorded:
-		o.lateWord(x.ChannelID, s) // a crash may have come first
+		at := s.stored
+		if last.Stored.Before(at) {
+			at = last.Stored // the vendor posted it again
+		}
+		o.lateWord(x.ChannelID, s, at) // a crash may have come first
 		return statusDone, o.tellStatusAgain(ctx, x, last)
 	case statusTold:
 	}
@@ -397,7 +401,7 @@ func (o *owner) tryStatus(s status) (ledOutcome, error) {
 		return 0, err
 	}
 	o.metrics.published(o.ctx, x.Kind, s.late.State)
-	o.lateWord(x.ChannelID, s)
+	o.lateWord(x.ChannelID, s, s.stored)
 	return statusDone, o.publishStatus(x, s.late.State, body)
 }
 

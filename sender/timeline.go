@@ -96,8 +96,9 @@ func (o *owner) unseenTimeline(ctx context.Context, id string, records []*queue.
 			return nil, err
 		}
 		if t, found = o.heldTimeline(id, meant); !found && d != nil {
-			t, found = o.beginTimeline(o.identify(d), id), true
-			t.Waiting = &Waiting{Gate: gateBacklog.String(), Why: whyBacklog}
+			c := o.identify(d)
+			t, found = o.beginTimeline(c, id), true
+			t.Waiting = o.waitsOnDisk(c)
 		}
 	}
 	switch {
@@ -130,6 +131,28 @@ func (o *owner) beginTimeline(c *command, id string) Timeline {
 		ID: id, Account: o.cfg.Account, Kind: c.kind, State: schema.StatePending, Channel: c.channelID(), Seq: c.origin.Seq,
 		Steps: []Step{{At: c.stored.UTC(), Step: stepStored}},
 	}
+}
+
+// waitsOnDisk says what keeps a command in its stream: a gate that is closed, for then
+// nothing is asked for, or the others of its lane.
+func (o *owner) waitsOnDisk(c *command) *Waiting {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := func(g gate, why string, since time.Time) *Waiting {
+		since = latest(since, c.stored).UTC()
+		return &Waiting{Gate: g.String(), Why: why, Since: &since}
+	}
+	g := o.channels[c.channelID()]
+	switch {
+	case g != nil && g.closed != nil:
+		return at(gateClosed, g.closed.code, g.closed.began)
+	case o.closed != nil:
+		return at(gateAccount, o.closed.code, o.closed.began)
+	case g != nil && g.paused[string(c.kind)] != nil:
+		p := g.paused[string(c.kind)]
+		return at(gatePaused, p.by, p.since)
+	}
+	return &Waiting{Gate: gateBacklog.String(), Why: whyBacklog}
 }
 
 // inHand finds a command that the owner holds; nil when it does not.

@@ -84,7 +84,7 @@ const (
 
 // backlogWorth is how long a command must have been on disk for its timeline to
 // say so: less is the ordinary way of a message, and the search for new lanes.
-const backlogWorth = 2 * discoverEvery
+const backlogWorth = 2 * time.Second
 
 // reasons are the texts that depend on the settings, made once.
 type reasons struct {

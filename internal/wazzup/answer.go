@@ -433,7 +433,8 @@ func bounded(text string, limit int) string {
 	return text[:limit]
 }
 
-// parseRetryAfter reads seconds or an HTTP date (RFC 9110, 10.2.3). A date is
+// parseRetryAfter reads seconds or an HTTP date (RFC 9110, 10.2.3), and a fraction of
+// seconds, as some servers send it: it is a hint, too. A date is
 // compared with the answer's own Date where there is one, so that no clock needs
 // to agree with ours.
 func parseRetryAfter(header http.Header, now func() time.Time) (time.Duration, bool) {
@@ -447,6 +448,13 @@ func parseRetryAfter(header http.Header, now func() time.Time) (time.Duration, b
 			return maxRetryAfter, true // digits without end
 		}
 		return time.Duration(seconds) * time.Second, true
+	}
+	if whole, part, fraction := strings.Cut(value, "."); fraction && whole+part != "" && isDigits(whole+part) {
+		seconds, err := strconv.ParseFloat(value, 64)
+		if err != nil || seconds > maxRetryAfter.Seconds() {
+			return maxRetryAfter, true
+		}
+		return time.Duration(seconds * float64(time.Second)), true
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {

@@ -228,7 +228,12 @@ func TestRetryAfter(t *testing.T) {
 		{name: "zero", value: "0", ok: true},
 		{name: "spaces", value: " 7 ", want: 7 * time.Second, ok: true},
 		{name: "negative", value: "-7"},
-		{name: "fraction", value: "1.5"},
+		{name: "fraction", value: "1.5", want: 1500 * time.Millisecond, ok: true},
+		{name: "fraction without end", value: strings.Repeat("9", 400) + ".5", want: 24 * time.Hour, ok: true},
+		{name: "no digits", value: "."},
+		{name: "negative fraction", value: "-1.5"},
+		{name: "not a number", value: "NaN"},
+		{name: "infinite", value: "Inf"},
 		{name: "word", value: "soon"},
 		{name: "year", value: "31536000", want: 24 * time.Hour, ok: true},
 		{name: "no number fits", value: strings.Repeat("9", 40), want: 24 * time.Hour, ok: true},
@@ -252,6 +257,29 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("got %v, %v, want %v, %v", got, ok, tt.want, tt.ok)
 			}
 		})
+	}
+}
+
+// The states that matter are known in whatever case they come; others stay as they are.
+func TestChannelStates(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"active": wazzup.ChannelActive, "ACTIVE": wazzup.ChannelActive, " Active ": wazzup.ChannelActive,
+		"NOT_ENOUGH_MONEY": wazzup.ChannelNotEnoughMoney, "phone_unavailable": wazzup.ChannelPhoneUnavailable,
+		"QR": wazzup.ChannelQR, "openelsewhere": wazzup.ChannelOpenElsewhere, "Disabled": wazzup.ChannelDisabled,
+		"inactive": "inactive", "Not_Active": "Not_Active", "": "",
+	} {
+		body, err := json.Marshal([]map[string]string{{"channelId": "a", "state": text}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		channels, err := wazzup.DecodeChannels(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := channels[0].State; got != want {
+			t.Errorf("state %q is read as %q, want %q", text, got, want)
+		}
 	}
 }
 

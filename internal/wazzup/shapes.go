@@ -17,6 +17,21 @@ const (
 	ChannelNotEnoughMoney   = "notEnoughMoney"
 )
 
+// channelState is a state as the manual spells it, where it differs in case or
+// underscores only: the vendor's spelling of its codes wobbles so. Any other state is
+// kept as it is.
+func channelState(text string) string {
+	plain := strings.ReplaceAll(text, "_", "")
+	for _, known := range []string{
+		ChannelActive, ChannelDisabled, ChannelPhoneUnavailable, ChannelQR, ChannelOpenElsewhere, ChannelNotEnoughMoney,
+	} {
+		if strings.EqualFold(plain, known) {
+			return known
+		}
+	}
+	return text
+}
+
 // Message is the body of POST /send_message.
 type Message struct {
 	ChannelID    string
@@ -51,7 +66,7 @@ func (c *Channel) UnmarshalJSON(raw []byte) error {
 		ChannelID: strings.ToLower(codeText(wire.ChannelID)),
 		Transport: codeText(wire.Transport),
 		PlainID:   codeText(wire.PlainID),
-		State:     codeText(wire.State),
+		State:     channelState(codeText(wire.State)),
 	}
 	return nil
 }
