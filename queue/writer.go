@@ -68,12 +68,14 @@ type writer struct {
 	onFull  func(full bool)
 	full    bool
 
+	expectations sync.Pool // of *expectation, none of them in use
+
 	told     time.Time // when it was last told that writes are not stored
 	unstored int       // such writes since then
 }
 
 type write struct {
-	msg   *nats.Msg
+	msg   nats.Msg // without reply, and without the header of what is expected
 	done  func(seq uint64, duplicate bool, err error)
 	sent  time.Time // when it was published last
 	tries int
@@ -82,6 +84,10 @@ type write struct {
 	// records: it goes to the records stream, without which nothing can be claimed.
 	records bool
 	sure    bool // false once a PubAck may have been lost
+	// expects: it is stored only if the subject's last message has the sequence
+	// expect; 0: if there is none.
+	expects bool
+	expect  uint64
 	// check settles a refusal after an unsure publish: what is stored now?
 	check func(ctx context.Context) (stored, error)
 }
@@ -184,10 +190,7 @@ func (w *writer) send(p *write) {
 	w.pending[token] = p
 	p.sent = time.Now()
 	w.mu.Unlock()
-	msg := nats.Msg{
-		Subject: p.msg.Subject, Reply: w.inbox + strconv.FormatUint(token, 36), Header: p.msg.Header, Data: p.msg.Data,
-	}
-	if err := w.nc.PublishMsg(&msg); err != nil {
+	if err := w.put(p, w.inbox+strconv.FormatUint(token, 36)); err != nil {
 		switch {
 		case w.take(token) == nil:
 		case errors.Is(err, nats.ErrMaxPayload):
@@ -196,6 +199,33 @@ func (w *writer) send(p *write) {
 			w.again(p, err)
 		}
 	}
+}
+
+// put hands the message to the connection, which keeps nothing of it.
+func (w *writer) put(p *write, reply string) error {
+	msg := nats.Msg{Subject: p.msg.Subject, Reply: reply, Header: p.msg.Header, Data: p.msg.Data}
+	if p.expects {
+		x, ok := w.expectations.Get().(*expectation)
+		if !ok {
+			x = newExpectation()
+		}
+		defer w.expectations.Put(x)
+		x.value[0] = strconv.FormatUint(p.expect, 10)
+		msg.Header = x.header
+	}
+	return w.nc.PublishMsg(&msg)
+}
+
+// expectation is a header that says which sequence is expected. Most writes carry
+// it alone, and a map for each would be a tenth of a command's garbage.
+type expectation struct {
+	header nats.Header
+	value  []string // of the header
+}
+
+func newExpectation() *expectation {
+	value := make([]string, 1)
+	return &expectation{nats.Header{jetstream.ExpectedLastSubjSeqHeader: value}, value}
 }
 
 // take returns the write that waits under a token; nil if none does any more.

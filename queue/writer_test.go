@@ -64,6 +64,43 @@ func TestWritesOutliveTheServer(t *testing.T) {
 	}
 }
 
+// Writes that are made at the same time each expect what their own command has.
+func TestEveryWriteExpectsItsOwn(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+
+	const commands = 200
+	ends := make(chan error, commands)
+	var wg sync.WaitGroup
+	for i := range commands {
+		wg.Go(func() {
+			r := claimOf(fmt.Sprint("order-", i))
+			l.Append(r, 0, func(seq uint64, err error) {
+				if err != nil {
+					ends <- err
+					return
+				}
+				end := *r
+				end.Step = queue.StepFinal
+				l.Append(&end, seq, func(_ uint64, err error) { ends <- err })
+			})
+		})
+	}
+	wg.Wait()
+	for range commands {
+		if err := <-ends; err != nil {
+			t.Errorf("a claim or its end: %v", err)
+		}
+	}
+	for i := range commands {
+		r := claimOf(fmt.Sprint("order-", i))
+		if got := appendRecord(t.Context(), t, l, r, 0); !errors.Is(got.err, queue.ErrConflict) {
+			t.Errorf("another claim of %s: got %v, want ErrConflict", r.ID, got.err)
+		}
+	}
+}
+
 // A claim whose PubAck is lost is published again, and is found to be the very one
 // that is stored.
 func TestLostPubAck(t *testing.T) {
