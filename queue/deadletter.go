@@ -70,7 +70,7 @@ func (l *Ledger) PutDead(d *DeadLetter, done func(err error)) error {
 	h := ownHeader(d.Header)
 	h[headerDead] = []string{string(about)}
 	setExpectedSubjectSequence(h, 0) // nearly always there is none
-	p := &write{msg: &nats.Msg{Subject: l.DeadSubject(d.ID), Header: h, Data: d.Body}}
+	p := &write{msg: nats.Msg{Subject: l.DeadSubject(d.ID), Header: h, Data: d.Body}}
 	p.done = func(_ uint64, _ bool, err error) {
 		if errors.Is(err, ErrConflict) {
 			l.w.retry(p, 0, func(p *write) { l.replaceDead(p, d) })

@@ -30,7 +30,7 @@ func (l *Ledger) Defer(d *Deferred, done func(err error)) {
 	h["Nats-Schedule"] = []string{"@at " + d.At.UTC().Format(time.RFC3339Nano)}
 	h["Nats-Schedule-Target"] = []string{d.Target}
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: d.Schedule, Header: h, Data: d.Body},
+		msg:  nats.Msg{Subject: d.Schedule, Header: h, Data: d.Body},
 		done: func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
@@ -56,7 +56,7 @@ func (l *Ledger) Hasten(ctx context.Context, id string, generation int) error {
 // time has come. On success it is durable there.
 func (l *Ledger) PutDue(target string, header nats.Header, body []byte, done func(err error)) {
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: target, Header: header, Data: body},
+		msg:  nats.Msg{Subject: target, Header: header, Data: body},
 		done: func(_ uint64, _ bool, err error) { done(err) },
 	})
 }

@@ -47,7 +47,7 @@ func (l *Ledger) PutDoubt(key DoubtKey, d *Doubt, done func(err error)) error {
 	}
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.DoubtSubject(key), Data: data},
+		msg:     nats.Msg{Subject: l.DoubtSubject(key), Data: data},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 	return nil

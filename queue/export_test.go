@@ -20,7 +20,7 @@ func (p *Publisher) SetQuiet(d time.Duration) { p.quiet = d }
 // after a while.
 func NotStored(log zerolog.Logger, subject string, n int, later time.Duration) {
 	w := &writer{log: log}
-	p := &write{msg: &nats.Msg{Subject: subject}}
+	p := &write{msg: nats.Msg{Subject: subject}}
 	for range 2 {
 		for range n {
 			w.notStored(p, ErrConflict)

@@ -103,7 +103,7 @@ func (l *Ledger) PutGate(r *GateRecord, done func(err error)) error {
 	}
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.GateWrite(l.Epoch, gateKey(r.ChannelID)), Data: body},
+		msg:     nats.Msg{Subject: l.GateWrite(l.Epoch, gateKey(r.ChannelID)), Data: body},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 	return nil

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -108,65 +107,38 @@ type Wait struct {
 	Why    string `json:"why,omitempty"`
 }
 
-// AppendJSON appends the record's JSON to dst. Two are written for every
-// message, hence no reflection.
+// AppendJSON appends the record's JSON to dst. Two are written for every message.
 func (r *Record) AppendJSON(dst []byte) []byte {
-	text := func(name, v string) {
-		if v == "" {
-			return
-		}
-		dst = append(dst, ',', '"')
-		dst = append(dst, name...)
-		dst = append(dst, '"', ':')
-		quoted, err := jsontext.AppendQuote(dst, v)
-		if err != nil { // invalid UTF-8 was replaced; the quoted text is complete
-			quoted, _ = jsontext.AppendQuote(dst, strconv.QuoteToASCII(v))
-		}
-		dst = quoted
-	}
-	number := func(name string, v int64) {
-		if v == 0 {
-			return
-		}
-		dst = append(dst, ',', '"')
-		dst = append(dst, name...)
-		dst = append(dst, '"', ':')
-		dst = strconv.AppendInt(dst, v, 10)
-	}
 	dst = append(dst, `{"t":"`...)
 	dst = append(dst, r.Step...)
 	dst = append(dst, '"')
-	text("id", r.ID)
-	text("n", r.Nonce)
-	dst = append(dst, `,"o":{"c":`...)
-	dst = strconv.AppendInt(dst, r.Origin.Created, 10)
-	dst = append(dst, `,"s":`...)
-	dst = strconv.AppendUint(dst, r.Origin.Seq, 10)
-	dst = append(dst, '}')
-	number("g", int64(r.Generation))
-	text("k", r.Kind)
-	text("ch", r.Channel)
-	text("f", r.Fingerprint)
-	number("a", int64(r.Attempt))
-	number("sp", int64(r.Spent))
-	number("rf", int64(r.Refused))
-	text("w", r.Worker)
-	number("at", r.At)
-	number("ra", r.RetryAt)
-	number("cl", int64(r.Claim)) //nolint:gosec // a sequence is far below 2^63
-	number("ca", r.ClaimAt)
+	dst = textMember(dst, "id", r.ID)
+	dst = textMember(dst, "n", r.Nonce)
+	dst = originMember(dst, "o", r.Origin)
+	dst = intMember(dst, "g", int64(r.Generation))
+	dst = textMember(dst, "k", r.Kind)
+	dst = textMember(dst, "ch", r.Channel)
+	dst = textMember(dst, "f", r.Fingerprint)
+	dst = intMember(dst, "a", int64(r.Attempt))
+	dst = intMember(dst, "sp", int64(r.Spent))
+	dst = intMember(dst, "rf", int64(r.Refused))
+	dst = textMember(dst, "w", r.Worker)
+	dst = intMember(dst, "at", r.At)
+	dst = intMember(dst, "ra", r.RetryAt)
+	dst = intMember(dst, "cl", int64(r.Claim)) //nolint:gosec // a sequence is far below 2^63
+	dst = intMember(dst, "ca", r.ClaimAt)
 	if r.Doubted {
 		dst = append(dst, `,"d":true`...)
 	}
-	number("ds", int64(r.DoubtSeq)) //nolint:gosec // a sequence is far below 2^63
-	number("da", r.DoubtAt)
-	number("u", int64(r.Until)) //nolint:gosec // the same
-	text("m", r.MessageID)
-	text("ev", r.Evidence)
-	number("st", r.CommandStored)
-	number("hs", int64(r.HTTPStatus))
-	text("c", r.Code)
-	text("ph", string(r.Phase))
+	dst = intMember(dst, "ds", int64(r.DoubtSeq)) //nolint:gosec // a sequence is far below 2^63
+	dst = intMember(dst, "da", r.DoubtAt)
+	dst = intMember(dst, "u", int64(r.Until)) //nolint:gosec // the same
+	dst = textMember(dst, "m", r.MessageID)
+	dst = textMember(dst, "ev", r.Evidence)
+	dst = intMember(dst, "st", r.CommandStored)
+	dst = intMember(dst, "hs", int64(r.HTTPStatus))
+	dst = textMember(dst, "c", r.Code)
+	dst = textMember(dst, "ph", string(r.Phase))
 	if len(r.Waits) > 0 {
 		dst = append(dst, `,"wt":[`...)
 		for i, w := range r.Waits {
@@ -177,16 +149,19 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 			dst = append(dst, w.Gate...)
 			dst = append(dst, `","ms":`...)
 			dst = strconv.AppendInt(dst, w.Millis, 10)
-			text("why", w.Why)
+			dst = textMember(dst, "why", w.Why)
 			dst = append(dst, '}')
 		}
 		dst = append(dst, ']')
 	}
-	if len(r.Event) > 0 {
-		dst = append(dst, `,"e":`...)
-		dst = append(dst, r.Event...)
-	}
+	dst = rawMember(dst, "e", r.Event)
 	return append(dst, '}')
+}
+
+// size is about how many bytes AppendJSON appends, rather too many.
+func (r *Record) size() int {
+	const others, wait = 384, 80
+	return others + wait*len(r.Waits) + len(r.Event)
 }
 
 // Index is the record from a vendor's message id to its command: enough to
@@ -204,6 +179,27 @@ type Index struct {
 	Group      string          `json:"gr,omitempty"`
 	Meta       json.RawMessage `json:"meta,omitempty"`
 }
+
+// AppendJSON appends the index's JSON to dst. One is written for every message.
+func (x *Index) AppendJSON(dst []byte) []byte {
+	object := len(dst)
+	dst = textMember(dst, "id", x.ID)
+	dst = originMember(dst, "o", x.Origin)
+	dst[object] = '{' // for the first member's comma
+	dst = intMember(dst, "g", int64(x.Generation))
+	dst = intMember(dst, "a", int64(x.Attempt))
+	dst = textMember(dst, "k", string(x.Kind))
+	dst = textMember(dst, "ch", x.ChannelID)
+	dst = textMember(dst, "ct", x.ChatType)
+	dst = textMember(dst, "c", x.ChatID)
+	dst = textMember(dst, "m", x.MessageID)
+	dst = textMember(dst, "gr", x.Group)
+	dst = rawMember(dst, "meta", x.Meta)
+	return append(dst, '}')
+}
+
+// size is about how many bytes AppendJSON appends, rather too many.
+func (x *Index) size() int { return 384 + len(x.Meta) }
 
 // Ledger writes an epoch's records and events, and reads any. Writes are
 // asynchronous: each calls back once, when it is durable or can never be.
@@ -252,17 +248,12 @@ func (l *Ledger) Owned(ctx context.Context) (bool, error) {
 // ErrConflict, ErrFenced or ErrStopped. A lost PubAck is no error: the record
 // is published again, and recognised by its nonce when it was stored before.
 func (l *Ledger) Append(r *Record, expect uint64, done func(seq uint64, err error)) {
-	msg := &nats.Msg{
-		Subject: l.LedgerWrite(l.Epoch, r.Key),
-		Header:  make(nats.Header, 1),
-		Data:    r.AppendJSON(make([]byte, 0, 384+len(r.Event))),
-	}
-	setExpectedSubjectSequence(msg.Header, expect)
 	key, nonce := r.Key, r.Nonce
 	l.w.publish(&write{
 		records: true,
-		msg:     msg,
-		done:    func(seq uint64, _ bool, err error) { done(seq, err) },
+		msg:     nats.Msg{Subject: l.LedgerWrite(l.Epoch, r.Key), Data: r.AppendJSON(make([]byte, 0, r.size()))},
+		expects: true, expect: expect,
+		done: func(seq uint64, _ bool, err error) { done(seq, err) },
 		check: func(ctx context.Context) (stored, error) {
 			last, err := l.Last(ctx, key)
 			if err != nil || last == nil {
@@ -275,31 +266,21 @@ func (l *Ledger) Append(r *Record, expect uint64, done func(seq uint64, err erro
 
 // PutIndex notes which command a vendor's message id belongs to. It is not
 // fenced: the fact is true whoever learned it.
-func (l *Ledger) PutIndex(x *Index, done func(err error)) error {
-	data, err := json.Marshal(x)
-	if err != nil {
-		return fmt.Errorf("encode index: %w", err)
-	}
+func (l *Ledger) PutIndex(x *Index, done func(err error)) {
+	l.putIndex(l.IndexSubject(x.MessageID), x, done)
+}
+
+func (l *Ledger) putIndex(subject string, x *Index, done func(err error)) {
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.IndexSubject(x.MessageID), Data: data},
+		msg:     nats.Msg{Subject: subject, Data: x.AppendJSON(make([]byte, 0, x.size()))},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
-	return nil
 }
 
 // PutLate notes an answer that a worker got after it had lost its epoch.
-func (l *Ledger) PutLate(x *Index, done func(err error)) error {
-	data, err := json.Marshal(x)
-	if err != nil {
-		return fmt.Errorf("encode late answer: %w", err)
-	}
-	l.w.publish(&write{
-		records: true,
-		msg:     &nats.Msg{Subject: l.LateSubject(x.ID), Data: data},
-		done:    func(_ uint64, _ bool, err error) { done(err) },
-	})
-	return nil
+func (l *Ledger) PutLate(x *Index, done func(err error)) {
+	l.putIndex(l.LateSubject(x.ID), x, done)
 }
 
 // Publish stores an event; a repeat within the dedupe window is removed by the
@@ -307,7 +288,7 @@ func (l *Ledger) PutLate(x *Index, done func(err error)) error {
 func (l *Ledger) Publish(e Event, done func(err error)) {
 	l.w.publish(&write{
 		records: true,
-		msg:     e.Msg(),
+		msg:     nats.Msg{Subject: e.Subject, Header: e.header(), Data: e.Body},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }
@@ -317,7 +298,7 @@ func (l *Ledger) Publish(e Event, done func(err error)) {
 func (l *Ledger) PutState(key string, body []byte, done func(err error)) {
 	l.w.publish(&write{
 		records: true,
-		msg:     &nats.Msg{Subject: l.StateWrite(l.Epoch, key), Data: body},
+		msg:     nats.Msg{Subject: l.StateWrite(l.Epoch, key), Data: body},
 		done:    func(_ uint64, _ bool, err error) { done(err) },
 	})
 }

@@ -72,9 +72,7 @@ func TestRaisedEpochFencesTheFormerOwner(t *testing.T) {
 	}
 	// What a late answer teaches is true whoever learned it.
 	done := make(chan error, 1)
-	if err := former.PutLate(&queue.Index{ID: "a", MessageID: "m"}, func(err error) { done <- err }); err != nil {
-		t.Fatal(err)
-	}
+	former.PutLate(&queue.Index{ID: "a", MessageID: "m"}, func(err error) { done <- err })
 	if err := <-done; err != nil {
 		t.Errorf("a late answer of the former owner: %v", err)
 	}
@@ -142,9 +140,7 @@ func TestTimelineAndIndex(t *testing.T) {
 	done := make(chan error, 2)
 	for i := range 2 { // another command's answer must not be taken for this one's
 		x := &queue.Index{ID: "a b", Origin: queue.Origin{Created: 5, Seq: 16 + uint64(i)}, MessageID: fmt.Sprintf("m%d", i)}
-		if err := l.PutIndex(x, func(err error) { done <- err }); err != nil {
-			t.Fatal(err)
-		}
+		l.PutIndex(x, func(err error) { done <- err })
 	}
 	for range 2 {
 		if err := <-done; err != nil {
@@ -187,6 +183,24 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestIndexRoundTrip(t *testing.T) {
+	t.Parallel()
+	all := queue.Index{
+		ID: "a\"b\\\n\u2028ж", Origin: queue.Origin{Created: 1 << 60, Seq: 9}, Generation: 2, Attempt: 3, Kind: schema.KindBulk,
+		ChannelID: channel, ChatType: schema.ChatWhatsApp, ChatID: "79998887766", MessageID: "m", Group: "g", Meta: json.RawMessage(`{"a":[1]}`),
+	}
+	for name, want := range map[string]queue.Index{"all": all, "no id": {MessageID: "m"}, "nothing": {}} {
+		text := want.AppendJSON([]byte("before "))
+		var got queue.Index
+		if err := json.Unmarshal(text[len("before "):], &got); err != nil {
+			t.Errorf("%s: %v in %s", name, err, text)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
 	}
 }
 

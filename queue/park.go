@@ -59,7 +59,7 @@ func (n Names) ParkedLane(subject string) (kind schema.Kind, channelKey string, 
 // of two calls is kept only if the second is made after the first is done.
 func (l *Ledger) Park(subject string, header nats.Header, body []byte, done func(seq uint64, err error)) {
 	l.w.publish(&write{
-		msg:  &nats.Msg{Subject: l.parkWrite(l.Epoch, subject), Header: header, Data: body},
+		msg:  nats.Msg{Subject: l.parkWrite(l.Epoch, subject), Header: header, Data: body},
 		done: func(seq uint64, _ bool, err error) { done(seq, err) },
 	})
 }

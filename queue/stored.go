@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/wazzup-relay/wazzup-relay/schema"
 )
 
@@ -37,11 +39,11 @@ func (l *Ledger) FirstEventSince(ctx context.Context, subject string, since time
 // ErrConflict, ErrFenced or ErrStopped. A lost PubAck is no error: the event is
 // published again, and recognised by its id when it was stored before.
 func (l *Ledger) PublishNext(e Event, expect uint64, done func(seq uint64, err error)) {
-	msg := e.Msg()
-	setExpectedSubjectSequence(msg.Header, expect)
+	h := e.header()
+	setExpectedSubjectSequence(h, expect)
 	l.w.publish(&write{
 		records: true,
-		msg:     msg,
+		msg:     nats.Msg{Subject: e.Subject, Header: h, Data: e.Body},
 		done:    func(seq uint64, _ bool, err error) { done(seq, err) },
 		check: func(ctx context.Context) (stored, error) {
 			last, err := l.LastEvent(ctx, e.Subject)

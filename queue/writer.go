@@ -51,7 +51,7 @@ const (
 // no reflection to read a PubAck.
 type writer struct {
 	nc     *nats.Conn
-	inbox  string // where PubAcks arrive, with a dot at its end: a write's token follows
+	inbox  string // where PubAcks arrive, with a dot at its end: a token's number follows
 	acks   *nats.Subscription
 	breaks chan nats.Status // of the connection
 	fenced func(ctx context.Context) (bool, error)
@@ -62,26 +62,46 @@ type writer struct {
 	wg     sync.WaitGroup // retries under way, and what watches over the writes
 
 	mu      sync.Mutex
-	pending map[uint64]*write // by token: published, and not answered
-	token   uint64            // the last one
+	pending map[uint64]*write // by their tokens' numbers: published, and not answered
+	tokens  uint64            // made so far
+	free    []*token          // those whose write was stored and answered
 	stopped bool
 	onFull  func(full bool)
 	full    bool
+
+	expectations sync.Pool // of *expectation, none of them in use
 
 	told     time.Time // when it was last told that writes are not stored
 	unstored int       // such writes since then
 }
 
+// token is where the PubAck of a write arrives. One whose write was stored and
+// answered is used again: the server remembers where it last led subjects, and a new
+// one for each of a command's four messages would cost it a tenth of what it takes to
+// store them. All others are given up, since an answer may still be on its way.
+type token struct {
+	number uint64
+	reply  string
+	// last is the sequence that its last PubAck named. Only a higher one answers
+	// the present write: whatever is answered twice, none is taken for another.
+	last uint64
+}
+
 type write struct {
-	msg   *nats.Msg
+	msg   nats.Msg // without reply, and without the header of what is expected
 	done  func(seq uint64, duplicate bool, err error)
-	sent  time.Time // when it was published last
+	token *token    // of its last publish
+	sent  time.Time // when that was
 	tries int
 	// unanswered: how often in a row nobody was there to store it.
 	unanswered int
 	// records: it goes to the records stream, without which nothing can be claimed.
 	records bool
 	sure    bool // false once a PubAck may have been lost
+	// expects: it is stored only if the subject's last message has the sequence
+	// expect; 0: if there is none.
+	expects bool
+	expect  uint64
 	// check settles a refusal after an unsure publish: what is stored now?
 	check func(ctx context.Context) (stored, error)
 }
@@ -179,17 +199,13 @@ func (w *writer) send(p *write) {
 		go p.done(0, false, ErrStopped) // never from within publish: the caller may hold a lock
 		return
 	}
-	w.token++
-	token := w.token
-	w.pending[token] = p
-	p.sent = time.Now()
+	t := w.tokenFor(p)
+	w.pending[t.number] = p
+	p.token, p.sent = t, time.Now()
 	w.mu.Unlock()
-	msg := nats.Msg{
-		Subject: p.msg.Subject, Reply: w.inbox + strconv.FormatUint(token, 36), Header: p.msg.Header, Data: p.msg.Data,
-	}
-	if err := w.nc.PublishMsg(&msg); err != nil {
+	if err := w.put(p, t.reply); err != nil {
 		switch {
-		case w.take(token) == nil:
+		case w.take(t.number, 0) == nil:
 		case errors.Is(err, nats.ErrMaxPayload):
 			go p.done(0, false, ErrTooLarge) // never from within publish
 		default:
@@ -198,33 +214,83 @@ func (w *writer) send(p *write) {
 	}
 }
 
-// take returns the write that waits under a token; nil if none does any more.
-func (w *writer) take(token uint64) *write {
+// tokenFor finds a token for a write. Sequences are of a stream, so that only writes
+// to the records stream share theirs. mu is held.
+func (w *writer) tokenFor(p *write) *token {
+	if n := len(w.free); p.records && n > 0 {
+		t := w.free[n-1]
+		w.free = w.free[:n-1]
+		return t
+	}
+	w.tokens++
+	return &token{number: w.tokens, reply: w.inbox + strconv.FormatUint(w.tokens, 36)}
+}
+
+// put hands the message to the connection, which keeps nothing of it.
+func (w *writer) put(p *write, reply string) error {
+	msg := nats.Msg{Subject: p.msg.Subject, Reply: reply, Header: p.msg.Header, Data: p.msg.Data}
+	if p.expects {
+		x, ok := w.expectations.Get().(*expectation)
+		if !ok {
+			x = newExpectation()
+		}
+		defer w.expectations.Put(x)
+		x.value[0] = strconv.FormatUint(p.expect, 10)
+		msg.Header = x.header
+	}
+	return w.nc.PublishMsg(&msg)
+}
+
+// expectation is a header that says which sequence is expected. Most writes carry
+// it alone, and a map for each would be a tenth of a command's garbage.
+type expectation struct {
+	header nats.Header
+	value  []string // of the header
+}
+
+func newExpectation() *expectation {
+	value := make([]string, 1)
+	return &expectation{nats.Header{jetstream.ExpectedLastSubjSeqHeader: value}, value}
+}
+
+// take returns the write that waits under a token's number; nil if none does any
+// more. seq is where it was stored, 0 if the answer says anything else.
+func (w *writer) take(number, seq uint64) *write {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := w.pending[token]
-	delete(w.pending, token)
+	p := w.pending[number]
+	if p != nil && p.records && seq > 0 {
+		if seq <= p.token.last {
+			return nil
+		}
+		p.token.last = seq
+		w.free = append(w.free, p.token)
+	}
+	delete(w.pending, number)
 	return p
 }
 
 // answered takes in a PubAck, or that nobody is there to send one.
 func (w *writer) answered(m *nats.Msg) {
-	token, err := strconv.ParseUint(m.Subject[len(w.inbox):], 36, 64)
+	number, err := strconv.ParseUint(m.Subject[len(w.inbox):], 36, 64)
 	if err != nil {
 		return // not an answer to us
 	}
-	p := w.take(token)
+	seq, stored := plainPubAck(m.Data)
+	p := w.take(number, seq)
 	if p == nil {
 		return
 	}
-	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
-		w.failed(p, jetstream.ErrNoStreamResponse)
-		return
-	}
-	ack, err := parsePubAck(m.Data)
-	if err != nil {
-		w.failed(p, err)
-		return
+	ack := pubAck{seq: seq}
+	if !stored {
+		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+			w.failed(p, jetstream.ErrNoStreamResponse)
+			return
+		}
+		if ack, err = parsePubAck(m.Data); err != nil {
+			w.failed(p, err)
+			return
+		}
 	}
 	if p.records {
 		w.setFull(false)

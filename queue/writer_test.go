@@ -64,6 +64,43 @@ func TestWritesOutliveTheServer(t *testing.T) {
 	}
 }
 
+// Writes that are made at the same time each expect what their own command has.
+func TestEveryWriteExpectsItsOwn(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, queuetest.Server(t))
+	_, l := a.own(t)
+
+	const commands = 200
+	ends := make(chan error, commands)
+	var wg sync.WaitGroup
+	for i := range commands {
+		wg.Go(func() {
+			r := claimOf(fmt.Sprint("order-", i))
+			l.Append(r, 0, func(seq uint64, err error) {
+				if err != nil {
+					ends <- err
+					return
+				}
+				end := *r
+				end.Step = queue.StepFinal
+				l.Append(&end, seq, func(_ uint64, err error) { ends <- err })
+			})
+		})
+	}
+	wg.Wait()
+	for range commands {
+		if err := <-ends; err != nil {
+			t.Errorf("a claim or its end: %v", err)
+		}
+	}
+	for i := range commands {
+		r := claimOf(fmt.Sprint("order-", i))
+		if got := appendRecord(t.Context(), t, l, r, 0); !errors.Is(got.err, queue.ErrConflict) {
+			t.Errorf("another claim of %s: got %v, want ErrConflict", r.ID, got.err)
+		}
+	}
+}
+
 // A claim whose PubAck is lost is published again, and is found to be the very one
 // that is stored.
 func TestLostPubAck(t *testing.T) {
@@ -106,6 +143,73 @@ func TestLostPubAck(t *testing.T) {
 	}
 	if got.err != nil || got.seq != records[0].Sequence {
 		t.Errorf("outcome: got %+v, want sequence %d", got, records[0].Sequence)
+	}
+}
+
+// Whatever is still said of an earlier write, the one that waits now ends with its
+// own PubAck.
+func TestAnswerToAnEarlierWrite(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Server(t)
+	a := newAccount(t, srv)
+	lease, _ := a.own(t)
+	way := newWay(t, srv.URL())
+	nc, err := nats.Connect(way.url, srv.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	l, err := queue.NewLedger(nc, a.topology, lease.Epoch, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	if err := nc.Flush(); err != nil { // the server knows of the ledger's inbox
+		t.Fatal(err)
+	}
+	other := queuetest.Conn(t, srv)
+	seen, err := other.SubscribeSync(l.LedgerWrite(lease.Epoch, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	published := func() *nats.Msg {
+		t.Helper()
+		m, err := seen.NextMsgWithContext(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+
+	first := appendRecord(t.Context(), t, l, claimOf("order-1"), 0)
+	if first.err != nil {
+		t.Fatal(first.err)
+	}
+	before := published()
+	way.answers.Lock()
+	if err := other.Publish(before.Reply, fmt.Appendf(nil, `{"stream":%q,"seq":%d}`, l.Records(), first.seq)); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Flush(); err != nil { // it stands before the next PubAck
+		t.Fatal(err)
+	}
+	done := make(chan written, 1)
+	l.Append(claimOf("order-2"), 0, func(seq uint64, err error) { done <- written{seq, err} })
+	if next := published(); next.Reply != before.Reply {
+		t.Errorf("the second write's answer is expected on %s, want the first one's %s", next.Reply, before.Reply)
+	}
+	way.answers.Unlock()
+
+	got := <-done
+	last, err := l.Last(t.Context(), queue.LedgerKey("order-2"))
+	if err != nil || last == nil {
+		t.Fatalf("the second write is not stored: %v", err)
+	}
+	if got.err != nil || got.seq != last.Sequence || got.seq == first.seq {
+		t.Errorf("the second write: got %+v, want sequence %d", got, last.Sequence)
 	}
 }
 

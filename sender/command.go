@@ -149,8 +149,8 @@ func (c *command) channelID() string {
 }
 
 // event describes the command's event for an outcome.
-func (c *command) event(account string, out outcome, now time.Time) *schema.CommandEvent {
-	e := &schema.CommandEvent{
+func (c *command) event(account string, out *outcome, now time.Time) schema.CommandEvent {
+	e := schema.CommandEvent{
 		ID: c.id, Account: account, Kind: c.kind, State: out.state, At: now.UTC(),
 		Attempt: c.attempt, ChannelID: c.channelID(), MessageID: out.messageID,
 		Error: out.err, Evidence: out.evidence, Original: out.original, Items: out.items,

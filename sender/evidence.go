@@ -550,19 +550,14 @@ func (o *owner) indexFirst(c *command, out outcome) {
 	}
 	o.enter()
 	o.mu.Unlock()
-	indexed := func(err error) {
+	o.ledger.PutIndex(o.indexOf(c, out.messageID), func(err error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
 		if err == nil {
 			o.later(func() { o.conclude(c, out) })
 		} // stopped: the next owner finds the unknown, and judges again
-	}
-	if err := o.ledger.PutIndex(o.indexOf(c, out.messageID), indexed); err != nil {
-		o.log.Error().Err(err).Str("command", c.id).Msg("index_failed")
-		out.indexed = false
-		indexed(nil)
-	}
+	})
 }
 
 // endDoubt has nothing wait any more for what would settle the command.

@@ -99,6 +99,9 @@ func (o *owner) laneOpen(l *lane) bool {
 // pump starts attempts while slots, tokens and lanes allow. It is called whenever
 // one of them may have changed.
 func (o *owner) pump() {
+	if o.runnable[0].len() == 0 && o.runnable[1].len() == 0 {
+		return
+	}
 	now := time.Now()
 	if least := leastOf(o.cfg.Concurrency); least > 0 && o.runnable[0].len() > 0 {
 		o.pumpRank(1, now, least)

@@ -22,8 +22,10 @@ type metrics struct {
 	reconnects metric.Int64Counter
 	gauges     gauges
 
-	callSets  map[callLabels]metric.MeasurementOption
-	eventSets map[eventLabels]metric.MeasurementOption
+	// Options are kept as the slices that instruments take, so that none is made for
+	// each measurement.
+	callSets  map[callLabels][]metric.AddOption
+	eventSets map[eventLabels][]metric.AddOption
 }
 
 type callLabels struct {
@@ -62,23 +64,23 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 	if s.gauges, err = newGauges(m); err != nil {
 		return nil, fmt.Errorf("declare metrics: %w", err)
 	}
-	s.callSets = make(map[callLabels]metric.MeasurementOption)
+	s.callSets = make(map[callLabels][]metric.AddOption)
 	for _, f := range Families() {
 		for _, c := range append(schema.Classes(), "") {
 			for _, p := range schema.Phases() {
-				set := metric.WithAttributes(
-					attribute.String("family", string(f)), attribute.String("class", string(c)), attribute.String("phase", string(p)))
+				set := []metric.AddOption{metric.WithAttributes(
+					attribute.String("family", string(f)), attribute.String("class", string(c)), attribute.String("phase", string(p)))}
 				s.callSets[callLabels{f, c, p}] = set
-				s.calls.Add(context.Background(), 0, set)
+				s.calls.Add(context.Background(), 0, set...)
 			}
 		}
 	}
-	s.eventSets = make(map[eventLabels]metric.MeasurementOption)
+	s.eventSets = make(map[eventLabels][]metric.AddOption)
 	for _, k := range schema.Kinds() {
 		for _, st := range schema.States() {
-			set := metric.WithAttributes(attribute.String("kind", string(k)), attribute.String("state", string(st)))
+			set := []metric.AddOption{metric.WithAttributes(attribute.String("kind", string(k)), attribute.String("state", string(st)))}
 			s.eventSets[eventLabels{k, st}] = set
-			s.events.Add(context.Background(), 0, set)
+			s.events.Add(context.Background(), 0, set...)
 		}
 	}
 	return &s, nil
@@ -86,13 +88,13 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 
 func (s *metrics) called(ctx context.Context, f Family, c schema.Class, p schema.Phase, took time.Duration) {
 	if set, ok := s.callSets[callLabels{f, c, p}]; ok {
-		s.calls.Add(ctx, 1, set)
+		s.calls.Add(ctx, 1, set...)
 	}
 	s.duration.Record(ctx, took.Seconds())
 }
 
 func (s *metrics) published(ctx context.Context, k schema.Kind, st schema.State) {
 	if set, ok := s.eventSets[eventLabels{k, st}]; ok {
-		s.events.Add(ctx, 1, set)
+		s.events.Add(ctx, 1, set...)
 	}
 }

@@ -302,9 +302,7 @@ func (o *owner) record(c *command, step queue.Step) *queue.Record {
 // the final record on the same connection. Statuses find the command by it, and
 // after a crash it proves the answer.
 func (o *owner) index(c *command, messageID string) {
-	if err := o.ledger.PutIndex(o.indexOf(c, messageID), func(error) {}); err != nil {
-		o.log.Error().Err(err).Str("command", c.id).Msg("index_failed")
-	}
+	o.ledger.PutIndex(o.indexOf(c, messageID), func(error) {})
 }
 
 func (o *owner) indexOf(c *command, messageID string) *queue.Index {
@@ -327,15 +325,11 @@ func (o *owner) lateAnswer(c *command, out outcome) {
 	}
 	o.index(c, out.messageID)
 	o.enter()
-	err := o.ledger.PutLate(o.indexOf(c, out.messageID), func(error) {
+	o.ledger.PutLate(o.indexOf(c, out.messageID), func(error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave()
 	})
-	if err != nil {
-		o.leave()
-		o.log.Error().Err(err).Str("command", c.id).Msg("late_answer_not_passed_on")
-	}
 }
 
 // end tells a durable end, which the record describes, and lets go of the command.
@@ -386,7 +380,8 @@ func (o *owner) retryAt(c *command, at time.Time) {
 
 // encode writes the event's JSON.
 func (o *owner) encode(c *command, out outcome) []byte {
-	body, err := c.event(o.cfg.Account, out, time.Now()).AppendJSON(make([]byte, 0, 512))
+	e := c.event(o.cfg.Account, &out, time.Now())
+	body, err := e.AppendJSON(make([]byte, 0, 512+len(e.Meta)))
 	if err != nil {
 		// Only meta can be no JSON, and it was checked.
 		o.log.Error().Err(err).Str("command", c.id).Msg("event_not_encoded")

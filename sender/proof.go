@@ -328,9 +328,7 @@ func (o *owner) tellProof(ctx context.Context, p proof, r *queue.Record) error {
 	}
 	if known == nil {
 		written := make(chan error, 1)
-		if err := o.ledger.PutIndex(x, func(err error) { written <- err }); err != nil {
-			return err
-		}
+		o.ledger.PutIndex(x, func(err error) { written <- err })
 		if err := <-written; err != nil {
 			return err
 		}
@@ -516,6 +514,9 @@ func (o *owner) proveSoon(c *command) {
 		return
 	}
 	o.examineLate(c.origin)
+	if len(o.proofs.pending) == 0 {
+		return
+	}
 	if subject := o.echoSubject(c.body.Message); o.proofs.pending[subject] != nil {
 		o.look(subject)
 	}

@@ -66,10 +66,8 @@ func (r *rig) lateAnswer(id, messageID string) {
 		ChannelID: simulator.ChannelWhatsApp, ChatType: schema.ChatWhatsApp, ChatID: phone, MessageID: messageID,
 	}
 	done := make(chan error, 2)
-	for _, put := range []func(*queue.Index, func(error)) error{l.PutIndex, l.PutLate} {
-		if err := put(x, func(err error) { done <- err }); err != nil {
-			r.t.Fatal(err)
-		}
+	for _, put := range []func(*queue.Index, func(error)){l.PutIndex, l.PutLate} {
+		put(x, func(err error) { done <- err })
 	}
 	for range 2 {
 		if err := <-done; err != nil {

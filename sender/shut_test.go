@@ -18,6 +18,7 @@ import (
 type heldClaim struct {
 	held, release chan struct{}
 	reply         []byte // where it is confirmed
+	confirmed     bool   // later writes are confirmed there too
 }
 
 // startHeld starts a worker whose claim of a command is confirmed only when the
@@ -43,9 +44,10 @@ func (r *rig) startHeld(cfg sender.Config, text string) *heldClaim {
 				return nil
 			}
 		}
-		if !bytes.Contains(frame, h.reply) {
+		if h.confirmed || !bytes.Contains(frame, h.reply) {
 			return nil
 		}
+		h.confirmed = true
 		close(h.held)
 		return h.release
 	})
