@@ -80,7 +80,7 @@ func TestCancel(t *testing.T) {
 			t.Errorf("%s for the second time: got %s, want success", id, got.Code)
 		}
 	}
-	for id, want := range map[string]string{"unseen-0": `"step":"cancel"`, "unseen-7": `"gate":"backlog"`} {
+	for id, want := range map[string]string{"unseen-0": `"step":"cancel"`, "unseen-7": `"gate":"closed","why":"qr"`} {
 		if got := r.ask("command.get", fmt.Sprintf(`{"id":%q}`, id)); got.Code != "" || got.State != schema.StatePending || !strings.Contains(string(got.Body), want) {
 			t.Errorf("timeline of %s: got %s %s, want pending and %s", id, got.Code, got.Body, want)
 		}
