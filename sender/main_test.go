@@ -16,7 +16,7 @@ import (
 // resetPendingAcksOnReconnect).
 func TestMain(m *testing.M) {
 	// Most tests wait for leases and time-outs rather than for a processor.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
