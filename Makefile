@@ -91,7 +91,7 @@ vuln: ## Look for known vulnerabilities (skipped where the database is out of re
 ##@ Longer
 .PHONY: test-system
 test-system: ## Run the tests that kill, freeze and restart whole processes (needs Node.js with npm)
-	go test -race -count=1 -timeout 10m -tags system -run 'Kill|Cluster|Process|Outlives' ./queue/... ./cmd/wazzupctl
+	go test -race -count=1 -timeout 10m -tags system -run 'Kill|Cluster|Process|Outlives' ./queue/... ./cmd/wazzupctl ./deploy
 	go test -race -count=1 -timeout 20m -tags system -skip '^TestClient' ./internal/systemtest/...
 
 .PHONY: test-clients

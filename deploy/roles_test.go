@@ -271,13 +271,6 @@ func TestRolesCanDoTheirJobs(t *testing.T) {
 	i.jobs()
 }
 
-// TestRolesInACluster does the same on three nodes, with three copies of each stream.
-func TestRolesInACluster(t *testing.T) {
-	t.Parallel()
-	i := &install{guarded: guard(t, 3), sim: relaytest.Vendor(t, simulator.Config{}), replicas: 3, log: relaytest.NewOutput()}
-	i.jobs()
-}
-
 func (i *install) jobs() {
 	i.t.Helper()
 	i.t.Cleanup(func() {
