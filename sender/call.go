@@ -81,8 +81,8 @@ func (o *owner) judge(c *command, a wazzup.Answer, v Verdict) outcome {
 	return unknown(e)
 }
 
-// settle gives the slot back with the verdict and closes the gates that the
-// answer closed, before anything else of those lanes can start.
+// settle closes the gates that the answer closed, before anything else of those lanes
+// can start. The slot is given back when the outcome's record is on its way.
 func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,8 +100,7 @@ func (o *owner) settle(c *command, a wazzup.Answer, v Verdict, started time.Time
 	if v.OpsUnknownCode {
 		o.unknownCode(c.channelID(), ErrorCode(a))
 	}
-	o.free(c, true, v)
-	o.pump()
+	c.slot.judged(v)
 }
 
 // fitting is as many of the refused items as take no more than room bytes, at least

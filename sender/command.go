@@ -97,6 +97,8 @@ type copied struct {
 type slot struct {
 	breaker func(called bool, v Verdict)
 	started bool // the call was started: the window's token is used
+	called  bool // the vendor was, with this verdict
+	verdict Verdict
 	try     bool // it may go though its channel is closed
 }
 

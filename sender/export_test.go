@@ -107,7 +107,8 @@ func (p *Picker) attempt(c *command) {
 	time.AfterFunc(p.calls(c.lane.key.class), func() {
 		p.o.mu.Lock()
 		defer p.o.mu.Unlock()
-		p.o.free(c, true, Verdict{Action: ActionAccept, Breaker: BreakerHealthy})
+		c.slot.judged(Verdict{Action: ActionAccept, Breaker: BreakerHealthy})
+		p.o.free(c)
 		p.o.pump()
 		p.chosen()
 	})

@@ -274,22 +274,33 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// free gives back what an attempt held. called tells whether the vendor was
-// called; only then the window's token is used.
-func (o *owner) free(c *command, called bool, v Verdict) {
+// judged notes that the vendor was called, and has the breaker judge at once.
+func (s *slot) judged(v Verdict) {
+	s.called, s.verdict = true, v
+	s.breaker(true, v)
+}
+
+// free gives back what an attempt held that has not called the vendor, or is judged.
+func (o *owner) free(c *command) {
 	s := c.slot
+	c.slot = nil
+	o.giveBack(c.lane, s)
+}
+
+// giveBack gives back a slot; nil: there was none. Only where the vendor was called the
+// window's token is used.
+func (o *owner) giveBack(l *lane, s *slot) {
 	if s == nil {
 		return
 	}
-	c.slot = nil
-	if called {
-		o.window.answered(time.Now(), c.lane.rank() > 0)
+	if s.called {
+		o.window.answered(time.Now(), l.rank() > 0)
 	} else {
-		o.window.unused(c.lane.rank() > 0)
+		o.window.unused(l.rank() > 0)
+		s.breaker(false, Verdict{})
 	}
-	o.count(c.lane, -1)
-	s.breaker(called, v)
-	g, taken := c.lane.channel, called && v.Action == ActionAccept
+	o.count(l, -1)
+	g, taken := l.channel, s.called && s.verdict.Action == ActionAccept
 	if g != nil && taken {
 		g.taken = true
 	}

@@ -35,7 +35,7 @@ func (o *owner) claim(c *command, then func()) {
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) {
 		o.mu.Lock()
 		if err != nil {
-			o.free(c, false, Verdict{})
+			o.free(c)
 			if c.work != nil {
 				o.leaveBatch(c)
 			}
@@ -138,15 +138,22 @@ func expired(c *command) outcome {
 func (o *owner) conclude(c *command, out outcome) {
 	o.mu.Lock()
 	o.enter()
-	if c.calling { // the slot covers claim and call only
+	// The slot covers claim and call, until the outcome's record is on its way: another
+	// claim follows it on the connection, so that a worker that is killed leaves no more
+	// in doubt than it may have in flight.
+	over := func() {}
+	if c.calling {
 		c.calling = false
-		o.leave()
-		if c.slot != nil {
-			o.free(c, false, Verdict{})
+		s := c.slot
+		c.slot = nil
+		over = func() {
+			o.giveBack(c.lane, s)
+			o.pump()
+			o.leave()
 		}
-		o.pump()
 	}
 	if o.dropped {
+		over()
 		o.lateAnswer(c, out)
 		o.recorded(c)
 		o.leave()
@@ -175,6 +182,9 @@ func (o *owner) conclude(c *command, out outcome) {
 		r.ClaimAt = c.claimAt.UnixMilli()
 	}
 	o.ledger.Append(r, c.expect, func(seq uint64, err error) { o.concluded(c, out, r, seq, err) })
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	over()
 }
 
 // concluded goes on when the outcome's record is durable, or can never be.
