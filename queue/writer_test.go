@@ -101,15 +101,11 @@ func TestEveryWriteExpectsItsOwn(t *testing.T) {
 	}
 }
 
-// A claim whose PubAck is lost is published again, and is found to be the very one
-// that is stored.
-func TestLostPubAck(t *testing.T) {
-	t.Parallel()
-	srv := queuetest.Server(t)
-	a := newAccount(t, srv)
-	lease, _ := a.own(t)
-	way := newWay(t, srv.URL())
-	nc, err := nats.Connect(way.url, srv.Options()...)
+// ledgerAcross is a ledger whose connection goes by a way that holds answers back.
+func (a *account) ledgerAcross(t *testing.T, lease *queue.Lease) (*nats.Conn, *way, *queue.Ledger) {
+	t.Helper()
+	w := newWay(t, a.srv.URL())
+	nc, err := nats.Connect(w.url, a.srv.Options()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +118,17 @@ func TestLostPubAck(t *testing.T) {
 	if err := nc.Flush(); err != nil { // the server knows of the ledger's inbox
 		t.Fatal(err)
 	}
+	return nc, w, l
+}
+
+// A claim whose PubAck is lost is published again, and is found to be the very one
+// that is stored.
+func TestLostPubAck(t *testing.T) {
+	t.Parallel()
+	srv := queuetest.Server(t)
+	a := newAccount(t, srv)
+	lease, _ := a.own(t)
+	nc, way, l := a.ledgerAcross(t, lease)
 
 	way.answers.Lock()
 	before := nc.Stats().OutMsgs
@@ -153,20 +160,7 @@ func TestAnswerToAnEarlierWrite(t *testing.T) {
 	srv := queuetest.Server(t)
 	a := newAccount(t, srv)
 	lease, _ := a.own(t)
-	way := newWay(t, srv.URL())
-	nc, err := nats.Connect(way.url, srv.Options()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	l, err := queue.NewLedger(nc, a.topology, lease.Epoch, nil, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
-	if err := nc.Flush(); err != nil { // the server knows of the ledger's inbox
-		t.Fatal(err)
-	}
+	_, way, l := a.ledgerAcross(t, lease)
 	other := queuetest.Conn(t, srv)
 	seen, err := other.SubscribeSync(l.LedgerWrite(lease.Epoch, "*"))
 	if err != nil {

@@ -306,15 +306,7 @@ func TestRefusedConnections(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("got %v, want a refused connection", err)
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for err != nil {
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Fatalf("got %v, want a refused connection", err)
-		}
-		<-tick.C
-		_, err = s.try(http.MethodGet, "/v2/channels", "")
-	}
+	s.untilTaken(t)
 	if took := time.Since(began); took < 1500*time.Millisecond {
 		t.Errorf("refused for %v, want 1.5s", took)
 	}
@@ -323,6 +315,23 @@ func TestRefusedConnections(t *testing.T) {
 	}
 	if got := s.Rules(); len(got) != 0 {
 		t.Errorf("a refusal was kept as a rule: %+v", got)
+	}
+}
+
+// untilTaken asks until a connection is taken; no other fault may come before.
+func (s *sim) untilTaken(t *testing.T) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := s.try(http.MethodGet, "/v2/channels", "")
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("got %v, want a refused connection", err)
+		}
+		<-tick.C
 	}
 }
 
@@ -338,15 +347,7 @@ func TestEndRefusal(t *testing.T) {
 		}
 		s.EndRefusal()
 		s.EndRefusal() // again: nothing new
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for err != nil {
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Fatalf("got %v, want a refused connection", err)
-			}
-			<-tick.C
-			_, err = s.try(http.MethodGet, "/v2/channels", "")
-		}
+		s.untilTaken(t)
 	}
 }
 
